@@ -1,0 +1,172 @@
+"""The one place that builds Kafka clients from settings, so that all of them mean the same by "written" and "read"."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import (
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    IncompatibleBrokerVersion,
+    KafkaError,
+    UnknownError,
+    UnsupportedVersionError,
+    for_code,
+)
+from aiokafka.protocol.transaction import InitProducerIdRequest
+
+from workers.settings import Settings
+
+log = structlog.get_logger()
+
+LARGEST_REQUEST = 1_048_576  # bytes: what our topics take
+_BATCH = 512 * 1024  # bytes: of a record batch of our own
+_REQUEST_TIMEOUT_MS = 40_000
+_PROBE_TIMEOUT_MS = 5_000  # while waiting for a broker a dead connection is given up sooner
+_METADATA_AGE_MS = 30_000
+_FOR_EVER_MS = 1_000_000_000  # an idle standby must not leave its group; the lane has a watchdog of its own
+_LONGEST_WAIT_S = 1.0
+
+
+class BrokerUnavailable(RuntimeError):
+    """The broker did not answer within the time given at start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """What a broker can do."""
+
+    brokers: int
+    idempotent: bool  # gives producer ids; the embedded one does not
+
+
+async def wait_for_broker(settings: Settings) -> Broker:
+    """Try until a broker answers. Raises BrokerUnavailable after `kafka.connect_timeout_s`."""
+    timeout_s = settings.kafka.connect_timeout_s
+    trouble: Exception | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            wait_s = 0.05
+            while True:
+                try:
+                    return await _probe(settings)
+                except (KafkaError, OSError) as error:
+                    if trouble is None:
+                        log.warning("broker not ready: trying again", broker=settings.kafka.bootstrap, error=str(error))
+                    trouble = error
+                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                wait_s = min(_LONGEST_WAIT_S, 2 * wait_s)
+    except TimeoutError:
+        raise BrokerUnavailable(
+            f"kafka: {settings.kafka.bootstrap} did not answer within {timeout_s:g} s "
+            f"({trouble or 'no answer'}); start it, or set kafka.bootstrap"
+        ) from None
+
+
+async def _probe(settings: Settings) -> Broker:
+    client = AIOKafkaClient(
+        bootstrap_servers=settings.kafka.bootstrap,
+        client_id=settings.prefix,
+        request_timeout_ms=min(_PROBE_TIMEOUT_MS, round(1000 * settings.kafka.connect_timeout_s)),
+    )
+    try:
+        await client.bootstrap()
+        return Broker(brokers=len(client.cluster.brokers()), idempotent=await _gives_producer_ids(client))
+    finally:
+        await client.close()
+
+
+async def _gives_producer_ids(client: AIOKafkaClient) -> bool:
+    """Ask for a producer id, as an idempotent producer does when it starts. Raises KafkaError when asking may help later."""
+    try:
+        answer = await client.send(client.get_random_node(), InitProducerIdRequest(None, 1000))
+    except (IncompatibleBrokerVersion, UnsupportedVersionError):
+        return False
+    error = for_code(answer.error_code)
+    if error in (CoordinatorLoadInProgressError, CoordinatorNotAvailableError):
+        raise error(f"no producer ids yet: {error.__name__}")
+    if error in (UnknownError, UnsupportedVersionError):  # the first is the embedded broker's answer
+        return False
+    if answer.error_code:
+        raise error(f"producer ids are refused: {error.__name__}")
+    return True
+
+
+async def start_producer(settings: Settings) -> AIOKafkaProducer:
+    """A started producer: acks of all replicas, idempotent where the broker can, lz4, batches up to 512 KiB.
+
+    Waits for the broker as `wait_for_broker` does.
+    """
+    broker = await wait_for_broker(settings)
+    if not broker.idempotent:
+        log.warning("producer not idempotent: this broker gives no producer ids; a retry may write a record twice")
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka.bootstrap,
+        client_id=settings.prefix,
+        acks="all",
+        enable_idempotence=broker.idempotent,
+        compression_type="lz4",
+        max_batch_size=_BATCH,
+        max_request_size=LARGEST_REQUEST,
+        request_timeout_ms=_REQUEST_TIMEOUT_MS,
+        metadata_max_age_ms=_METADATA_AGE_MS,
+    )
+    try:
+        await producer.start()
+    except BaseException:
+        await producer.stop()
+        raise
+    return producer
+
+
+def consumer(settings: Settings, group: str | None = None, **options: Any) -> AIOKafkaConsumer:
+    """A consumer, not started, without topics: subscribe it (`group`), or assign it partitions.
+
+    It reads only what is committed, commits nothing by itself, and raises on a position outside the log instead of
+    jumping. `options` are aiokafka's and come last.
+    """
+    kafka = settings.kafka
+    return AIOKafkaConsumer(
+        **{
+            "bootstrap_servers": kafka.bootstrap,
+            "client_id": settings.prefix,
+            "group_id": group,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "none",
+            "isolation_level": "read_committed",
+            "fetch_max_wait_ms": kafka.fetch_wait_ms,
+            "fetch_min_bytes": 1,
+            "request_timeout_ms": _REQUEST_TIMEOUT_MS,
+            "metadata_max_age_ms": _METADATA_AGE_MS,
+            "session_timeout_ms": round(1000 * kafka.session_timeout_s),
+            "heartbeat_interval_ms": round(1000 * kafka.heartbeat_s),
+            "rebalance_timeout_ms": round(2000 * kafka.session_timeout_s),
+            "max_poll_interval_ms": _FOR_EVER_MS,
+            **options,
+        }
+    )
+
+
+@asynccontextmanager
+async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client, closed at the end. Waits for the broker as `wait_for_broker` does."""
+    await wait_for_broker(settings)
+    client = AIOKafkaAdminClient(
+        bootstrap_servers=settings.kafka.bootstrap,
+        client_id=settings.prefix,
+        request_timeout_ms=_REQUEST_TIMEOUT_MS,
+    )
+    try:
+        await client.start()
+        yield client
+    finally:
+        await client.close()

@@ -1,0 +1,171 @@
+"""One connection to Redis that repeats its calls until they are answered. The only file that imports redis-py.
+
+redis-py's own retries are off: they would send a call again that this file also sends again. Every call that goes
+through here must be safe to repeat, for a call that timed out may still be carried out later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from hiredis import pack_command
+from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.exceptions import AuthenticationError, AuthorizationError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+log = structlog.get_logger()
+
+_PING = b"*1\r\n$4\r\nPING\r\n"
+_FIRST_WAIT_S = 0.01
+_LONGEST_WAIT_S = 1.0
+# The server or its cluster is not ready for the call, or not now: it did nothing, and will later.
+_PASSING = frozenset(
+    ("LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "OOM", "NOREPLICAS", "BUSY", "MISCONF")
+)
+_NO_FUNCTION = "Function not found"
+_UNANSWERED = object()
+
+
+def pack(*parts: bytes | str | int) -> bytes:
+    """A command as it goes over the wire."""
+    packed: bytes = pack_command(parts)  # type: ignore[arg-type]  # its stub says a tuple of one
+    return packed
+
+
+class StoreError(RuntimeError):
+    """The store refused a call for good: the same call would fail again."""
+
+
+class StoreRefused(StoreError):
+    """The store must not be used as it is; the message says what was expected, what was found, what to do."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer within the time given at start."""
+
+
+class Link:
+    """A connection of its own; `run` returns only when every command is answered."""
+
+    def __init__(self, url: str, call_timeout_s: float) -> None:
+        """Parse `url` (redis://, rediss:// or unix://) without connecting. Raises StoreRefused for another one."""
+        try:
+            options: dict[str, Any] = dict(parse_url(url))
+            kind: type[AbstractConnection] = options.pop("connection_class", Connection)
+            self._connection = kind(**options, protocol=2, socket_timeout=None, socket_connect_timeout=call_timeout_s)
+        except (ValueError, TypeError) as error:
+            raise StoreRefused(f"store: cannot use store.url: {error}") from None
+        self._timeout_s = call_timeout_s
+        self._lock = asyncio.Lock()
+        self._trouble: Exception | None = None  # why calls are being repeated now
+        self.retries = 0  # attempts that left a call unanswered
+        self.missing = 0  # of these, for want of the functions
+
+    @property
+    def where(self) -> str:
+        """The server's address, without its password."""
+        at = dict(self._connection.repr_pieces())  # type: ignore[no-untyped-call]
+        return str(at["path"]) if "path" in at else f"{at['host']}:{at['port']}"
+
+    async def open(self, timeout_s: float) -> None:
+        """Wait until the server answers. Raises StoreUnavailable after `timeout_s`, StoreRefused for a wrong user."""
+        try:
+            await asyncio.wait_for(self.run([_PING]), timeout_s)
+        except TimeoutError:
+            await self.close()
+            raise StoreUnavailable(
+                f"store: {self.where} did not answer within {timeout_s:g} s ({_line(self._trouble)}); "
+                "start it, or set store.url"
+            ) from None
+        except StoreError:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the connection; the next call would open it again."""
+        await self._connection.disconnect(nowait=True)
+
+    async def run(self, commands: Sequence[bytes]) -> list[Any]:
+        """Send packed commands in one write and return their answers, in order; repeat the unanswered ones for ever.
+
+        Raises StoreError when the server refuses one for good; the others have been carried out then.
+        """
+        answers: list[Any] = [_UNANSWERED] * len(commands)
+        attempt = 0
+        while waiting := [i for i, answer in enumerate(answers) if answer is _UNANSWERED]:
+            async with self._lock:
+                trouble = await self._attempt(commands, waiting, answers)
+            if trouble is None:
+                self._recovered()
+                break
+            self._count(trouble)
+            longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0**attempt)
+            await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            attempt = min(attempt + 1, 16)
+        return answers
+
+    async def _attempt(self, commands: Sequence[bytes], waiting: list[int], answers: list[Any]) -> Exception | None:
+        """Send once. Fills in `answers`; returns why some are still missing."""
+        connection, loop = self._connection, asyncio.get_running_loop()
+        trouble = refusal = None
+        try:
+            async with asyncio.timeout(self._timeout_s) as limit:
+                await connection.send_packed_command([commands[i] for i in waiting], check_health=False)
+                for i in waiting:
+                    try:
+                        answers[i] = await connection.read_response(disable_decoding=True)
+                    except ResponseError as error:
+                        if _passes(error):
+                            trouble = error
+                        else:
+                            answers[i] = refusal = error
+                    limit.reschedule(loop.time() + self._timeout_s)  # a slow server that answers is not a dead one
+        except (AuthenticationError, AuthorizationError) as error:
+            await self.close()
+            raise StoreRefused(f"store: {self.where} refused user or password ({error}); set store.url") from None
+        except (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError) as error:
+            await self.close()
+            return error
+        except ResponseError as error:  # to a command of the handshake
+            await self.close()
+            if not _passes(error):
+                raise StoreError(f"store: {self.where} refused to be opened: {error}") from error
+            return error
+        except BaseException:  # answers that nobody will read are on their way
+            await self.close()
+            raise
+        if refusal is not None:
+            raise StoreError(f"store: {self.where} refused a call: {refusal}") from refusal
+        if isinstance(trouble, ReadOnlyError):
+            await self.close()  # after a failover the address leads to another server, this connection does not
+        return trouble
+
+    def _count(self, trouble: Exception) -> None:
+        self.retries += 1
+        missing = _NO_FUNCTION in str(trouble)
+        self.missing += missing
+        if self._trouble is None:
+            if missing:
+                log.error("store functions missing: run `headrace store apply`; waiting for them", store=self.where)
+            else:
+                log.warning("store not ready: the same calls again", store=self.where, error=_line(trouble))
+        self._trouble = trouble
+
+    def _recovered(self) -> None:
+        if self._trouble is not None:
+            self._trouble = None
+            log.info("store ready again", store=self.where, retries=self.retries)
+
+
+def _passes(error: RedisError) -> bool:
+    code = getattr(error, "status_code", None) or str(error).split(" ", 1)[0]
+    return code in _PASSING or _NO_FUNCTION in str(error)
+
+
+def _line(error: Exception | None) -> str:
+    return str(error).splitlines()[0] if str(error or "") else type(error or TimeoutError()).__name__
