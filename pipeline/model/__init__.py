@@ -1,0 +1,55 @@
+"""What is learned of items. `Model` binds the parts to one set of rows; each part is a file of this folder."""
+
+from __future__ import annotations
+
+from pipeline.model.covisitation import Covisitation
+from pipeline.model.rows import ItemRows
+from pipeline.model.sequence import Sequence
+from pipeline.model.trends import Trends
+from pipeline.types import ItemLists, ItemVectors
+
+
+class Model:
+    """The item model: the trainer writes it, everyone else follows it record by record."""
+
+    def __init__(self, rows: ItemRows, dimension: int) -> None:
+        self.rows = rows
+        self.dimension = dimension
+        self.sequence = Sequence(rows, dimension)
+        self.covisitation = Covisitation(rows)
+        self.trends = Trends(rows)
+        self.epoch = 0  # the writer's
+        self.version = 0  # the writer's count of flushes; never restarts
+
+    def vectors(self, row: int) -> ItemVectors:
+        """The record of `row` without its lists."""
+        return ItemVectors(
+            item_id=self.rows.ids[row],
+            hash=int(self.rows.hashes[row]),
+            **self.sequence.export(row),
+            **self.trends.export(row),
+        )
+
+    def put_vectors(self, record: ItemVectors) -> int:
+        """Take a `v:` record in; returns its row."""
+        row = self.rows.row(record.hash, record.item_id)
+        self.sequence.put(row, record)
+        self.trends.put(row, record)
+        return row
+
+    def lists(self, row: int) -> ItemLists:
+        """The lists of `row`."""
+        return self.covisitation.export(row, self.rows.ids[row])
+
+    def put_lists(self, record: ItemLists) -> int:
+        """Take an `l:` record in; returns its row. Hashes first met here get rows that are not yet eligible."""
+        row = self.rows.row(record.hash, record.item_id)
+        self.covisitation.put(row, record)
+        return row
+
+    def drop(self, item: int) -> None:
+        """Forget what was learned of hash `item`: its record became a tombstone."""
+        row = int(self.rows.row(item))
+        self.sequence.clear(row)
+        self.covisitation.clear(row)
+        self.trends.clear(row)
