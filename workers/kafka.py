@@ -41,6 +41,10 @@ class BrokerUnavailable(RuntimeError):
     """The broker did not answer within the time given at start."""
 
 
+class TopicMissing(RuntimeError):
+    """A topic that must be there is not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Broker:
     """What a broker can do."""
@@ -86,7 +90,7 @@ async def _probe(settings: Settings) -> Broker:
 
 
 async def _gives_producer_ids(client: AIOKafkaClient) -> bool:
-    """Ask for a producer id, as an idempotent producer does when it starts. Raises KafkaError when asking may help later."""
+    """Ask for a producer id, as an idempotent producer does when it starts. KafkaError: ask again."""
     try:
         answer = await client.send(client.get_random_node(), InitProducerIdRequest(None, 1000))
     except (IncompatibleBrokerVersion, UnsupportedVersionError):
@@ -154,6 +158,29 @@ def consumer(settings: Settings, group: str | None = None, **options: Any) -> AI
             **options,
         }
     )
+
+
+async def start_consumer(settings: Settings, group: str | None, **options: Any) -> AIOKafkaConsumer:
+    """A started `consumer`. Waits for the broker as `wait_for_broker` does."""
+    await wait_for_broker(settings)
+    made = consumer(settings, group, **options)
+    try:
+        await made.start()
+    except BaseException:
+        await made.stop()
+        raise
+    return made
+
+
+async def partitions_of(client: AIOKafkaConsumer | AIOKafkaProducer, topic: str) -> list[int]:
+    """The partitions of `topic`, ascending. Raises TopicMissing when the broker does not have it."""
+    try:
+        found = await client._client._wait_on_metadata(topic)
+    except KafkaError:
+        found = None
+    if not found:
+        raise TopicMissing(f"kafka: topic {topic} is not there; run `headrace topics apply`")
+    return sorted(found)
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
+from pipeline.blob import LAYOUT
 from pipeline.types import hash_id
 from workers.contract import Contract, FunctionsMissing
 from workers.link import Link, StoreError, StoreRefused, StoreUnavailable, pack
@@ -41,7 +42,6 @@ __all__ = [
 ]
 
 LIBRARY = Path(__file__).with_name("store.lua").read_bytes()
-LAYOUT = 1  # of the state blob
 
 _DAY_S = 86_400
 _MARKER_TTL_S = (30 + 7) * _DAY_S  # the greatest accepted age of an event, and how long `events` keeps it
@@ -170,6 +170,10 @@ class Store:
     def missing(self) -> int:
         """Of these, the ones that found no functions."""
         return self._link.missing
+
+    async def reachable(self) -> bool:
+        """Whether the store answers a call now."""
+        return await self._link.reachable()
 
     # -- keys
 
