@@ -35,6 +35,8 @@ _PROBE_TIMEOUT_MS = 5_000  # while waiting for a broker a dead connection is giv
 _METADATA_AGE_MS = 30_000
 _FOR_EVER_MS = 1_000_000_000  # an idle standby must not leave its group; the lane has a watchdog of its own
 _LONGEST_WAIT_S = 1.0
+_TOPIC_WITHIN_S = 10.0
+_TOPIC_POLL_S = 0.1
 
 
 class BrokerUnavailable(RuntimeError):
@@ -172,15 +174,18 @@ async def start_consumer(settings: Settings, group: str | None, **options: Any) 
     return made
 
 
-async def partitions_of(client: AIOKafkaConsumer | AIOKafkaProducer, topic: str) -> list[int]:
-    """The partitions of `topic`, ascending. Raises TopicMissing when the broker does not have it."""
-    try:
-        found = await client._client._wait_on_metadata(topic)
-    except KafkaError:
-        found = None
-    if not found:
-        raise TopicMissing(f"kafka: topic {topic} is not there; run `headrace topics apply`")
-    return sorted(found)
+async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
+    """The partitions of a topic, ascending. Raises TopicMissing when it is still not there after 10 s.
+
+    All topics are asked for: to ask for one by name creates it on a broker that creates by use.
+    """
+    for _ in range(round(_TOPIC_WITHIN_S / _TOPIC_POLL_S)):
+        cluster = await consumer._client.fetch_all_metadata()
+        partitions = cluster.partitions_for_topic(topic)
+        if partitions:
+            return sorted(partitions)
+        await asyncio.sleep(_TOPIC_POLL_S)
+    raise TopicMissing(f"kafka: expected topic {topic}, found none; run `headrace topics apply`")
 
 
 @asynccontextmanager

@@ -62,7 +62,8 @@ class Link:
             raise StoreRefused(f"store: cannot use store.url: {error}") from None
         self._timeout_s = call_timeout_s
         self._lock = asyncio.Lock()
-        self._trouble: Exception | None = None  # why calls are being repeated now
+        self._repeating = 0  # `run`s that are at it again
+        self.trouble: Exception | None = None  # why calls were repeated the last time
         self.retries = 0  # attempts that left a call unanswered
         self.missing = 0  # of these, for want of the functions
 
@@ -79,7 +80,7 @@ class Link:
         except TimeoutError:
             await self.close()
             raise StoreUnavailable(
-                f"store: {self.where} did not answer within {timeout_s:g} s ({_line(self._trouble)}); "
+                f"store: {self.where} did not answer within {timeout_s:g} s ({_line(self.trouble)}); "
                 "start it, or set store.url"
             ) from None
         except StoreError:
@@ -90,6 +91,16 @@ class Link:
         """Close the connection; the next call would open it again."""
         await self._connection.disconnect(nowait=True)
 
+    async def reachable(self) -> bool:
+        """Whether the server answers, and carries out what it is asked: False while a call is being repeated."""
+        if self._repeating:
+            return False
+        try:
+            await asyncio.wait_for(self.run([_PING]), self._timeout_s)
+        except (TimeoutError, StoreError):
+            return False
+        return True
+
     async def run(self, commands: Sequence[bytes]) -> list[Any]:
         """Send packed commands in one write and return their answers, in order; repeat the unanswered ones for ever.
 
@@ -97,16 +108,21 @@ class Link:
         """
         answers: list[Any] = [_UNANSWERED] * len(commands)
         attempt = 0
-        while waiting := [i for i, answer in enumerate(answers) if answer is _UNANSWERED]:
-            async with self._lock:
-                trouble = await self._attempt(commands, waiting, answers)
-            if trouble is None:
-                self._recovered()
-                break
-            self._count(trouble)
-            longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0**attempt)
-            await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-            attempt = min(attempt + 1, 16)
+        try:
+            while waiting := [i for i, answer in enumerate(answers) if answer is _UNANSWERED]:
+                async with self._lock:
+                    trouble = await self._attempt(commands, waiting, answers)
+                if trouble is None:
+                    break
+                attempt += 1
+                self._note(trouble, first=attempt == 1)
+                longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(attempt, 16))
+                await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        finally:
+            if attempt:
+                self._repeating -= 1
+        if attempt and not self._repeating:
+            log.info("store ready again", store=self.where, retries=self.retries)
         return answers
 
     async def _attempt(self, commands: Sequence[bytes], waiting: list[int], answers: list[Any]) -> Exception | None:
@@ -145,21 +161,17 @@ class Link:
             await self.close()  # after a failover the address leads to another server, this connection does not
         return trouble
 
-    def _count(self, trouble: Exception) -> None:
+    def _note(self, trouble: Exception, *, first: bool) -> None:
+        self.trouble = trouble
         self.retries += 1
         missing = _NO_FUNCTION in str(trouble)
         self.missing += missing
-        if self._trouble is None:
+        self._repeating += first
+        if first and self._repeating == 1:
             if missing:
                 log.error("store functions missing: run `headrace store apply`; waiting for them", store=self.where)
             else:
                 log.warning("store not ready: the same calls again", store=self.where, error=_line(trouble))
-        self._trouble = trouble
-
-    def _recovered(self) -> None:
-        if self._trouble is not None:
-            self._trouble = None
-            log.info("store ready again", store=self.where, retries=self.retries)
 
 
 def _passes(error: RedisError) -> bool:

@@ -161,6 +161,10 @@ class Store:
         """Close the connection."""
         await self._link.close()
 
+    async def reachable(self) -> bool:
+        """Whether the store works now: it answers, and no call is being repeated."""
+        return await self._link.reachable()
+
     @property
     def retries(self) -> int:
         """Attempts that left a call unanswered, and were repeated."""
@@ -170,10 +174,6 @@ class Store:
     def missing(self) -> int:
         """Of these, the ones that found no functions."""
         return self._link.missing
-
-    async def reachable(self) -> bool:
-        """Whether the store answers a call now."""
-        return await self._link.reachable()
 
     # -- keys
 

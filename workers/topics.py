@@ -1,4 +1,4 @@
-"""The declared topics: what they hold, who writes them, how they are kept. `headrace topics` and the docs read it here."""
+"""The declared topics: what they hold, who writes them, how they are kept. `headrace topics` and the docs read this."""
 
 from __future__ import annotations
 
