@@ -1,0 +1,54 @@
+"""The tables of README.md say what the code says."""
+
+from __future__ import annotations
+
+import re
+from functools import reduce
+from pathlib import Path
+
+import msgspec
+
+from workers.settings import ACTIONS, Settings, flat_names
+from workers.topics import TOPICS, Topic
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def table(first: str) -> list[list[str]]:
+    """The rows of the table whose first column is `first`; code marks are dropped."""
+    found = re.search(rf"^\| {first} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", README, re.MULTILINE)
+    assert found is not None, f"README.md has no table of {first}s"
+    return [[cell.strip() for cell in line.strip("|").replace("`", "").split("|")] for line in found[1].splitlines()]
+
+
+def test_topics() -> None:
+    assert table("topic") == [
+        [t.dataset, t.key, str(t.partitions or "kafka.partitions"), t.cleanup, kept(t), t.encoding, t.writer]
+        for t in TOPICS
+    ]
+
+
+def kept(topic: Topic) -> str:
+    if topic.dataset == "states":
+        return "users.ttl_days"
+    return "as long as its key" if topic.keep_days is None else f"{topic.keep_days:g} d"
+
+
+def test_settings_and_their_defaults() -> None:
+    defaults = {
+        ".".join(path): default if isinstance(default, str) else msgspec.json.encode(default).decode()
+        for _, path in flat_names()
+        for default in [reduce(getattr, path, Settings())]
+    }
+    assert {row[0]: row[1] for row in table("setting")} == defaults
+
+
+def test_actions() -> None:
+    assert table("action") == [
+        [name, ", ".join(a.aliases), str(a.code), f"{a.weight:g}", *map(yes, (a.consumes, a.blocks, a.refreshes))]
+        for name, a in ACTIONS.items()
+    ]
+
+
+def yes(value: bool) -> str:
+    return "yes" if value else ""
