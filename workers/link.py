@@ -104,7 +104,7 @@ class Link:
     async def run(self, commands: Sequence[bytes]) -> list[Any]:
         """Send packed commands in one write and return their answers, in order; repeat the unanswered ones for ever.
 
-        Raises StoreError when the server refuses one for good; the others have been carried out then.
+        Raises StoreError when the server refuses one for good; the others may have been carried out.
         """
         answers: list[Any] = [_UNANSWERED] * len(commands)
         attempt = 0
