@@ -1,0 +1,87 @@
+"""`dead-letters.v1`: a bad record with its bytes untouched, and beside them where it was and what was wrong.
+
+Header names are those of Apache Kafka's KIP-1191, and three of ours; all values are text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+from workers.wire.output import Headers, Output, Record
+from workers.wire.times import rfc3339
+
+LARGEST = 900 * 1024  # bytes of key, value and headers together that are kept whole
+KEPT = 64 * 1024  # bytes of what is cut
+PREFIX = "__dlq."
+
+_MESSAGE = 1000  # characters
+_HEADER = 16  # bytes that a header costs beside its name and value, at most
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """A record that cannot be used, and why."""
+
+    record: Record
+    stage: str  # decode | validate | update | retrieve | publish
+    reason: str
+    exception: str  # the error's class
+
+
+def dead_letter(bad: BadRecord, topic: str, group: str, now_ms: int, deliveries: int = 1) -> Output:
+    """The dead letter of `bad` for `topic`, found by consumer group `group` at `now_ms` (wall).
+
+    Key, value and headers are byte-identical. Of a record above LARGEST the value is its first KEPT bytes, with
+    `__dlq.truncated` (its size) and `__dlq.sha256`; where even so it is above, key and headers are cut to KEPT too.
+    """
+    record = bad.record
+    key, value, kept = record.key, record.value, list(record.headers)
+    ours = _errors(bad, group, now_ms, deliveries)
+    if _size(key, value, kept) > LARGEST:
+        ours += _cut_headers(value)
+        value = value[:KEPT] if value is not None else None
+    if _size(key, value, kept) > LARGEST:
+        key, kept = key[:KEPT] if key is not None else None, _first(kept)
+    return Output(topic, key, value, kept + ours)
+
+
+def _errors(bad: BadRecord, group: str, now_ms: int, deliveries: int) -> Headers:
+    record = bad.record
+    where = f"{record.topic}[{record.partition}]@{record.offset}"
+    errors = {
+        "topic": record.topic,
+        "partition": str(record.partition),
+        "offset": str(record.offset),
+        "group": group,
+        "delivery.count": str(deliveries),
+        "message": f"{where}: {bad.reason}"[:_MESSAGE],
+        "exception": bad.exception,
+        "stage": bad.stage,
+        "timestamp": rfc3339(now_ms),
+    }
+    return [(f"{PREFIX}errors.{name}", text.encode("utf-8", "replace")) for name, text in errors.items()]
+
+
+def _cut_headers(value: bytes | None) -> Headers:
+    value = value or b""
+    return [(f"{PREFIX}truncated", b"%d" % len(value)), (f"{PREFIX}sha256", sha256(value).hexdigest().encode())]
+
+
+def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    return len(key or b"") + len(value or b"") + sum(_header_size(header) for header in headers)
+
+
+def _header_size(header: tuple[str, bytes | None]) -> int:
+    return len(header[0].encode()) + len(header[1] or b"") + _HEADER
+
+
+def _first(headers: Headers) -> Headers:
+    """As many of `headers` as fit KEPT."""
+    size, kept = 0, []
+    for header in headers:
+        size += _header_size(header)
+        if size > KEPT:
+            break
+        kept.append(header)
+    return kept

@@ -1,0 +1,156 @@
+"""CloudEvents 1.0 on Kafka: read in three forms, written in one (binary mode)."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from workers.wire.errors import InvalidError, UnreadableError, decode, shown
+from workers.wire.ids import EVENT_ID_BYTES
+from workers.wire.output import Headers, Record
+from workers.wire.times import rfc3339
+
+RAW_BYTES = 64 * 1024
+DEEPEST = 200  # levels; a fixed limit, so that the verdict does not depend on the stack below the decoder
+SOURCE = "/headrace"  # `ce_source` of what we write
+REROUTED = "headrace-rerouted"  # header of a record that we moved to the partition of its key
+
+CONTENT_TYPE = ("content-type", b"application/json")
+_STRUCTURED = b"application/cloudevents+json"
+_TRACEPARENT, _TRACESTATE = 128, 512  # characters; W3C Trace Context: 55, and at least 512 to be carried on
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.?)*+"?|[][{}]', re.DOTALL)
+
+
+class Envelope(msgspec.Struct, frozen=True, gc=False):
+    """A record's data object, and what its envelope says beside it."""
+
+    data: bytes  # JSON as received
+    id: str | None = None
+    source: str | None = None
+    time: int | str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+    rerouted: bool = False
+
+    def event_id(self) -> str:
+        """The text that names the event: source and id together, "" where it has none. Raises InvalidError."""
+        if self.id is None:
+            return ""
+        text = f"{self.source or ''}\0{self.id}"
+        if not self.id or len(text.encode()) > EVENT_ID_BYTES:
+            found = shown(self.id)
+            raise InvalidError(f"ce_id: expected 1 to {EVENT_ID_BYTES} bytes, source included, found {found}")
+        return text
+
+
+class _Structured(msgspec.Struct, gc=False):
+    data: msgspec.Raw = msgspec.Raw()
+    id: str | None = None
+    source: str | None = None
+    time: int | str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+_structured = msgspec.json.Decoder(_Structured)
+
+
+def unwrap(record: Record, value: bytes) -> Envelope:
+    """Which of the three forms `record` has, asked in this order: structured, binary, bare. Of a header given twice the
+    last counts.
+
+    Checks what holds for every JSON record: size, UTF-8, depth. Raises WireError.
+    """
+    if not value.isascii() or len(value) > 2 * DEEPEST:
+        _check_text(value)
+    if not record.headers:
+        return Envelope(value)
+    headers = dict(record.headers)
+    if (headers.get("content-type") or b"").lower().startswith(_STRUCTURED):
+        return _from_structured(headers, value)
+    if headers.get("ce_id") is None:
+        id_ = source = time = None
+    else:
+        id_, source, time = (_text(headers, name) for name in ("ce_id", "ce_source", "ce_time"))
+    trace = _trace(headers, "traceparent"), _trace(headers, "tracestate")
+    return Envelope(value, id_, source, time, *trace, REROUTED in headers)
+
+
+def binary_headers(id_: str, source: str, type_: str, time_ms: int | None, subject: str) -> Headers:
+    """The headers of binary mode; no `ce_source` for "", no `ce_time` for None."""
+    headers = [("ce_specversion", b"1.0"), ("ce_id", id_.encode())]
+    if source:
+        headers.append(("ce_source", source.encode()))
+    headers.append(("ce_type", type_.encode()))
+    if time_ms is not None:
+        headers.append(("ce_time", rfc3339(time_ms).encode()))
+    headers.append(("ce_subject", subject.encode()))
+    headers.append(CONTENT_TYPE)
+    return headers
+
+
+def trace_headers(traceparent: str | None, tracestate: str | None) -> Headers:
+    """W3C Trace Context, as far as there is one."""
+    pairs = (("traceparent", traceparent), ("tracestate", tracestate))
+    return [(name, text.encode()) for name, text in pairs if text]
+
+
+def _from_structured(headers: dict[str, bytes], value: bytes) -> Envelope:
+    event = decode(_structured, value, "structured CloudEvent")
+    if not event.data:
+        raise InvalidError("structured CloudEvent: expected `data` to be an object, found none")
+    return Envelope(
+        bytes(event.data),
+        event.id,
+        event.source,
+        event.time,
+        _trace(headers, "traceparent") or _kept(event.traceparent, _TRACEPARENT),
+        _trace(headers, "tracestate") or _kept(event.tracestate, _TRACESTATE),
+        REROUTED in headers,
+    )
+
+
+def _text(headers: dict[str, bytes], name: str) -> str | None:
+    raw = headers.get(name)
+    if raw is None:
+        return None
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise UnreadableError(f"header {name}: expected UTF-8, found {shown(raw)}") from None
+
+
+def _trace(headers: dict[str, bytes], name: str) -> str | None:
+    """A trace header, or CloudEvents' extension of that name. A bad one is dropped: it must not cost the event."""
+    raw = headers.get(name) or headers.get(f"ce_{name}")
+    if not raw:
+        return None
+    return _kept(raw.decode("ascii", "replace"), _TRACEPARENT if name == "traceparent" else _TRACESTATE)
+
+
+def _kept(text: str | None, longest: int) -> str | None:
+    return text if text and len(text) <= longest and text.isascii() and text.isprintable() else None
+
+
+def _check_text(value: bytes) -> None:
+    if len(value) > RAW_BYTES:
+        raise InvalidError(f"value: expected at most {RAW_BYTES} bytes, found {len(value)}")
+    try:
+        value.decode()  # also of fields that nobody reads: the bytes travel on
+    except UnicodeDecodeError as error:
+        raise UnreadableError(f"value: expected UTF-8: {error.reason} at byte {error.start}") from None
+    if value.count(b"{") + value.count(b"[") > DEEPEST:
+        _check_depth(value)
+
+
+def _check_depth(value: bytes) -> None:
+    depth = 0
+    for token in _TOKENS.finditer(value):
+        mark = token[0]
+        if mark in (b"{", b"["):
+            depth += 1
+            if depth > DEEPEST:
+                raise UnreadableError(f"value: nested too deeply, expected at most {DEEPEST} levels")
+        elif mark in (b"}", b"]"):
+            depth -= 1

@@ -1,0 +1,45 @@
+"""A record as it is read, and a record to be sent: what handlers take and return."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+# Kafka allows a header without a value. We never write one, but a dead letter keeps what it was given.
+Headers = list[tuple[str, bytes]]
+
+
+class Record(Protocol):
+    """What of a consumed record is looked at; aiokafka's `ConsumerRecord` is one."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...  # ms
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A record to be sent. `partition` None: where the key belongs."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = field(default_factory=list)
+    partition: int | None = None
+
+
+def place(record: Record) -> str:
+    """Where `record` was, as an id: topic/partition/offset."""
+    return f"{record.topic}/{record.partition}/{record.offset}"
