@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -32,7 +32,7 @@ from workers.wire.event_data import (
 from workers.wire.ids import event_hashes, is_id, user_key
 from workers.wire.output import Output, Record, place
 from workers.wire.rules import Meaning, Rules
-from workers.wire.state import Cause
+from workers.wire.state import Cause, Fresh
 from workers.wire.times import parse_time, rfc3339
 
 __all__ = [
@@ -101,18 +101,10 @@ class EventBatch:
         record, trace = self.record(at), self.traces.get(at, (None, None))
         return Cause(self.ids[at] or place(record), int(self.events.time[at]), *trace, record.offset)
 
-    def subset(self, kept: Sequence[int], more_bad: Sequence[BadRecord] = ()) -> EventBatch:
-        """The same batch with the events at `kept` (ascending) only; the rows of users stay. `more_bad` joins `bad`."""
-        return replace(
-            self,
-            events=_subset(self.events, kept),
-            refreshes=self.refreshes[np.array(kept, np.int64)],
-            data=[self.data[at] for at in kept],
-            ids=[self.ids[at] for at in kept],
-            traces={new: self.traces[at] for new, at in enumerate(kept) if at in self.traces},
-            positions=[self.positions[at] for at in kept],
-            bad=[*self.bad, *more_bad],
-        )
+    def fresh(self, at: int) -> Fresh:
+        """Event `at` as `states` tells of it."""
+        events = self.events
+        return Fresh(int(events.offset[at]), int(events.time[at]), int(events.id[at]), self.data[at])
 
 
 def read_event(record: Record, rules: Rules, now_ms: int) -> Event:
@@ -267,18 +259,3 @@ def _reroute(record: Record, event: Event, rules: Rules) -> Output:
     headers = binary_headers(id_, source, TYPE, event.time_ms, event.data.user_id)
     headers += trace_headers(envelope.traceparent, envelope.tracestate)
     return Output(rules.topic, key, envelope.data, [*headers, (REROUTED, was.encode())], to)
-
-
-def _subset(events: Events, kept: Sequence[int]) -> Events:
-    rows = np.array(kept, np.int64)
-    attributes = dict(zip(np.flatnonzero(events.effect & PROFILE).tolist(), events.attributes, strict=True))
-    return Events(
-        user=events.user[rows],
-        offset=events.offset[rows],
-        time=events.time[rows],
-        item=events.item[rows],
-        id=events.id[rows],
-        action=events.action[rows],
-        effect=events.effect[rows],
-        attributes=[attributes[at] for at in kept if at in attributes],
-    )
