@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 RING = 30
 IDS = 16
@@ -30,6 +30,7 @@ RAW_BYTES = 64 * 1024
 ATTRIBUTES_BYTES = 256
 EVENT_ID_BYTES = 512
 ITEMS_LISTED = 200
+DEEPEST = 200  # levels of objects and lists in a value
 MINUTE_MS = 60_000
 DAY_MS = 24 * 60 * MINUTE_MS
 OLDEST_MS = 30 * DAY_MS  # behind now
@@ -92,7 +93,7 @@ class Record(NamedTuple):
 
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes | None]]
     timestamp: int  # ms
     partition: int
     offset: int
@@ -333,20 +334,23 @@ def read(record: Record, rules: Rules) -> Event:
 
 
 def headers_of(record: Record) -> dict[str, bytes]:
-    """The headers by name; of one given twice the first."""
-    return dict(reversed(record.headers))
+    """The headers by name; of one given twice the last."""
+    return {name: value for name, value in record.headers if value is not None}
 
 
 def unwrap(value: bytes, headers: Mapping[str, bytes]) -> Envelope:
     """Which of the three forms a record has, asked in this order: structured, binary, bare."""
+    content = parse(value)
     if headers.get("content-type", b"").lower().startswith(b"application/cloudevents+json"):
-        event = parse(value)
-        if not isinstance(event, dict):
+        if not isinstance(content, dict):
             raise RefusedError("envelope")
-        return Envelope(event.get("data"), event.get("id"), event.get("source"), event.get("time"))
+        for name, fits in ENVELOPE_FIELDS.items():
+            if content.get(name) is not None and not fits(content[name]):
+                raise RefusedError("envelope")
+        return Envelope(content.get("data"), *(content.get(name) for name in ("id", "source", "time")))
     if "ce_id" in headers:
-        return Envelope(parse(value), *(text_of(headers, name) for name in ("ce_id", "ce_source", "ce_time")))
-    return Envelope(parse(value))
+        return Envelope(content, *(text_of(headers, name) for name in ("ce_id", "ce_source", "ce_time")))
+    return Envelope(content)
 
 
 def text_of(headers: Mapping[str, bytes], name: str) -> str | None:
@@ -360,14 +364,27 @@ def text_of(headers: Mapping[str, bytes], name: str) -> str | None:
 def parse(value: bytes) -> Any:
     """JSON to objects, numbers kept as written."""
     try:
-        return json.loads(value.decode(), parse_int=Number, parse_float=Number, parse_constant=refuse_constant)
-    except (ValueError, RecursionError):  # also not UTF-8
+        content = json.loads(value.decode(), parse_int=Number, parse_float=Number, parse_constant=refuse_constant)
+        check(content, 0)
+    except (ValueError, RecursionError):  # also not UTF-8, half of a surrogate pair
         raise RefusedError("json") from None
+    return content
 
 
 def refuse_constant(text: str) -> None:
     """NaN and Infinity are no JSON."""
     raise ValueError(text)
+
+
+def check(content: Any, depth: int) -> None:
+    """Text that is Unicode, in no more levels than allowed. Raises ValueError."""
+    if isinstance(content, str):
+        content.encode()
+    elif isinstance(content, dict | list):
+        if depth == DEEPEST:
+            raise ValueError(content)
+        for child in (*content, *content.values()) if isinstance(content, dict) else content:
+            check(child, depth + 1)
 
 
 def checked(data: Any) -> dict[str, Any]:
@@ -405,8 +422,10 @@ def is_number(value: Any) -> bool:
 
 
 def is_integer(value: Any) -> bool:
-    """A 64-bit integer."""
-    return isinstance(value, Number) and re.fullmatch(r"-?\d{1,19}", value.text) is not None
+    """A 64-bit integer, written as one."""
+    if not isinstance(value, Number) or re.fullmatch(r"-?[0-9]{1,19}", value.text) is None:
+        return False
+    return -(2**63) <= int(value.text) < 2**63
 
 
 def is_event_id(value: Any) -> bool:
@@ -419,14 +438,34 @@ def is_items(value: Any) -> bool:
     return isinstance(value, list) and len(value) <= ITEMS_LISTED and all(map(is_id, value))
 
 
-def is_time(value: Any) -> bool:
-    """Text or a number; `instant` reads it."""
-    return isinstance(value, str | Number)
-
-
 def is_object(value: Any) -> bool:
     """Any JSON object."""
     return isinstance(value, dict)
+
+
+def is_texts(value: Any) -> bool:
+    """A list of strings."""
+    return isinstance(value, list) and all(map(is_text, value))
+
+
+def is_context(value: Any) -> bool:
+    """Where it happened: text, as far as it is known."""
+    return is_object(value) and all(
+        value.get(name) is None or is_text(value[name]) for name in ("surface", "device", "locale")
+    )
+
+
+def is_attributes(value: Any) -> bool:
+    """What a profile says: text, and lists of text."""
+    return is_object(value) and all(
+        value.get(name) is None or (is_texts if name.startswith("muted") else is_text)(value[name])
+        for name in PROFILE_KEYS
+    )
+
+
+def is_instant(value: Any) -> bool:
+    """Text or an integer; `instant` reads it."""
+    return is_text(value) or (isinstance(value, Number) and re.fullmatch(r"-?[0-9]+", value.text) is not None)
 
 
 FIELDS = {
@@ -434,14 +473,21 @@ FIELDS = {
     "item_id": is_id,
     "action": is_text,
     "value": is_number,
-    "time": is_time,
+    "time": is_instant,
     "event_id": is_event_id,
     "session_id": is_text,
     "feed_id": is_id,
     "position": is_integer,
-    "context": is_object,
+    "context": is_context,
     "items": is_items,
-    "attributes": is_object,
+    "attributes": is_attributes,
+}
+ENVELOPE_FIELDS = {
+    "id": is_text,
+    "source": is_text,
+    "time": is_instant,
+    "traceparent": is_text,
+    "tracestate": is_text,
 }
 
 
@@ -461,7 +507,10 @@ def event_id(envelope: Envelope, data: Mapping[str, Any]) -> int:
         return hash_id(data["event_id"])
     if envelope.id is None:
         return 0
-    return hash_id(f"{envelope.source or ''}\0{envelope.id}")
+    pair = f"{envelope.source or ''}\0{envelope.id}"
+    if not envelope.id or len(pair.encode()) > EVENT_ID_BYTES:
+        raise RefusedError("envelope")
+    return hash_id(pair)
 
 
 def event_time(envelope: Envelope, data: Mapping[str, Any], record: Record, rules: Rules) -> int:
@@ -497,13 +546,13 @@ def from_calendar(*parts: str) -> int:
     """Epoch milliseconds of RFC 3339's parts; what is finer than a millisecond is cut off."""
     *calendar, fraction, sign, hours, minutes = parts
     try:
-        local = datetime(*map(int, calendar), tzinfo=UTC)  # type: ignore[arg-type, misc]
+        local = datetime(*map(int, calendar), tzinfo=UTC) - EPOCH  # type: ignore[arg-type, misc]
     except ValueError:
         raise RefusedError("time") from None
-    away = timedelta(hours=int(hours or 0), minutes=int(minutes or 0)) * (-1 if sign == "-" else 1)
-    if away.days >= 1 or away.days < -1 or int(minutes or 0) > 59:
+    if int(hours or 0) > 23 or int(minutes or 0) > 59:
         raise RefusedError("time")
-    return (local - away - EPOCH) // timedelta(milliseconds=1) + int(((fraction or "") + "000")[:3])
+    ahead = timedelta(hours=int(hours or 0), minutes=int(minutes or 0)) * (-1 if sign == "-" else 1)
+    return (local - ahead) // timedelta(milliseconds=1) + int(((fraction or "") + "000")[:3])
 
 
 def canonical(attributes: Mapping[str, Any]) -> bytes:
@@ -518,9 +567,7 @@ def canonical(attributes: Mapping[str, Any]) -> bytes:
 # --- the derived part, when the model is frozen ---------------------------------------------------------------------
 
 
-def embedding(
-    ring: Sequence[tuple[int, int, int]], vectors: Mapping[int, Sequence[float]], k: int
-) -> NDArray[np.float32]:
+def embedding(ring: Sequence[tuple[int, int, int]], vectors: Mapping[int, ArrayLike], k: int) -> NDArray[np.float32]:
     """The decayed sum of the ring's item-in vectors, newest to oldest, bit for bit.
 
     w_d = float32(.9^(d-1)); h_j += w_d e_j in float32, in the ring's order, unknown items left out (they keep their d);

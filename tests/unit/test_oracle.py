@@ -252,6 +252,7 @@ def test_the_same_id_of_two_sources_is_two_ids() -> None:
         ("2026-11-22T05:10:11.1239999z", NOW + 123),
         ("2026-11-22t06:40:11+01:30", NOW),
         ("2026-11-22T04:10:11-01:00", NOW),
+        ("2026-11-22 05:10:11Z", NOW),
         ("2024-02-29T00:00:00.5Z", 1_709_164_800_500),
         ("1970-01-01T00:00:00Z", 0),
         ("1969-12-31T23:59:59.999Z", -1),
@@ -272,7 +273,10 @@ def test_times(given: str, expected: int) -> None:
         "2026-11-22T05:10:11",  # whose time?
         "2026-02-30T00:00:00Z",
         "2026-11-22T24:00:00Z",
-        "2026-11-22T05:10:11+25:00",
+        "2026-11-22T05:10:11+24:00",
+        "2026-11-22T05:10:11-24:00",
+        "2026-11-22T05:10:11-00:60",
+        "0000-01-01T00:00:00Z",
         "2026-11-22T05:10:11.Z",
         "yesterday",
         "",
@@ -304,7 +308,12 @@ def test_no_times(given: str) -> None:
         ("event_id", 17),
         ("event_id", "é" * 257),
         ("position", 1.5),
+        ("position", 2**63),
         ("context", "home"),
+        ("context", {"device": 4}),
+        ("attributes", []),
+        ("attributes", {"market": 4}),
+        ("attributes", {"muted_creators": "acme"}),
         ("items", ["i-1", "i 2"]),
         ("items", ["i-1"] * 201),
         ("time", 1_795_324_211),
@@ -327,7 +336,9 @@ def test_bad_fields(field: str, value: Any) -> None:
         (b'{"user_id":"u-1","action":"click","item_id":"i-1","value":NaN}', "json"),
         (b'{"user_id":"u-1","action":"click","item_id":"i-1","value":1e999}', "value"),
         (b'{"user_id":"u-1","action":"click","item_id":"i-1","value":' + b"9" * 5000 + b"}", "value"),
+        (b'{"user_id":"u-1","action":"click","item_id":"i-1","else":"\\ud800"}', "json"),
         (b"[" * 60_000, "json"),
+        (b'{"user_id":"u-1","action":"click","item_id":"i-1","else":' + b"[" * 200 + b"]" * 200 + b"}", "json"),
         (b"[]", "data"),
         (b'"x"', "data"),
     ],
@@ -341,7 +352,17 @@ def test_bad_keys_and_envelopes() -> None:
     assert reason(record()._replace(key=b"u-2")) == "key"
     assert reason(Record(b"u-1", b"[]", STRUCTURED, NOW, HOME, 0)) == "envelope"
     assert reason(Record(b"u-1", structured(data=None), STRUCTURED, NOW, HOME, 0)) == "data"
+    assert reason(Record(b"u-1", structured(id=5), STRUCTURED, NOW, HOME, 0)) == "envelope"
     assert reason(record(headers=[("ce_id", b"\xff")])) == "envelope"
+    assert reason(record(headers=[("ce_id", b"")])) == "envelope"
+    assert reason(record(headers=[("ce_id", b"")], event_id="e-1")) == "", "an envelope's id that is not used"
+    assert reason(record(headers=binary(id="e" * 508, source="shop"))) == "envelope", "513 bytes together"
+    assert reason(record(headers=binary(id="e" * 507, source="shop"))) == ""
+
+
+def test_of_a_header_given_twice_the_last_counts() -> None:
+    twice = binary(id="e-8", time="2026-11-22T05:10:09Z") + binary(time="2026-11-22T05:10:10Z")
+    assert replay([record(headers=twice, time=...)], WALL).users["u-1"].last_time == NOW - 1000
 
 
 def test_items_are_needed_where_the_action_is_about_one() -> None:
