@@ -9,7 +9,8 @@
     attributes   a bytes
 
 Everything but `derived` is durable. The parts lie unaligned, so kernels copy them to and from one aligned `Row`.
-(Numba caches a kernel by the file it stands in: after a change of a kernel here, touch the files that call it.)
+(Numba caches a kernel by the content of its own file only: after a change of a kernel or constant here, the cached
+kernels of the files that use it are stale until `__pycache__` is deleted.)
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ _EXPECTED = (
     "the dimension of this deployment",
     f"at most {RING} ring entries, {IDS} ids, {MARKS} marks, {ATTRIBUTES} bytes of attributes",
     "a length that agrees with the header",
+    "a count of at least one event",
 )
 
 
@@ -197,7 +199,8 @@ def _fault(blob: U8, dimension: int) -> int:
         return 4
     if len(blob) != HEAD + 4 * k + MODEL + COUNTERS + ENTRY * r + 8 * i + 4 * (c + b) + a:
         return 5
-    return 0
+    count = blob[HEAD + 4 * k + MODEL :][:8]
+    return 0 if count.any() and count[7] < 128 else 6  # a state without events is b"", not a blob
 
 
 @njit(cache=True)
@@ -250,7 +253,7 @@ def unpack(blob: U8, row: Row) -> None:
 def pack(row: Row, dimension: int, buffer: U8, at: int) -> int:
     """Write `row` at `at`, its derived part zero; returns where it ends. A state without events is empty: no bytes."""
     n = row.lengths
-    if row.counters[LAST_OFFSET] < 0:
+    if row.counters[COUNT] == 0:
         return at
     derived = at + HEAD + 4 * dimension + MODEL
     buffer[at:derived] = 0
