@@ -9,16 +9,14 @@ import msgspec
 from msgspec import Meta
 
 from workers.wire.envelope import CONTENT_TYPE, SOURCE, binary_headers, trace_headers
-from workers.wire.errors import WRONG, InvalidError, convert, wire_error
+from workers.wire.errors import WRONG, convert, wire_error
 from workers.wire.ids import Id, check_event_id, check_id, item_hash, user_key
+from workers.wire.numbers import INT64, check_float32
 from workers.wire.output import Headers
 from workers.wire.times import parse_time
 
 TYPE = "headrace.event.v1"  # `ce_type`
 ITEMS = 200  # that an impression may list
-
-_FLOAT32_END = 2.0**128 - 2.0**103  # what is smaller rounds to a finite float32
-_INT64 = Meta(ge=-(1 << 63), le=(1 << 63) - 1)
 
 
 class Context(msgspec.Struct, omit_defaults=True, gc=False):
@@ -50,7 +48,7 @@ class EventData(msgspec.Struct, omit_defaults=True, gc=False):
     event_id: str | None = None
     session_id: str | None = None
     feed_id: Id | None = None
-    position: Annotated[int, _INT64] | None = None
+    position: Annotated[int, INT64] | None = None
     context: Context | None = None
     items: Annotated[list[Id], Meta(max_length=ITEMS)] | None = None  # of an impression: the list shown
     attributes: Attributes | None = None  # of a profile
@@ -86,8 +84,8 @@ def check_data(data: EventData) -> int:
 
     Raises InvalidError.
     """
-    if data.value is not None and not -_FLOAT32_END < data.value < _FLOAT32_END:
-        raise InvalidError(f"value: expected a finite float32, found {data.value}")
+    if data.value is not None:
+        check_float32(data.value, "value")
     if data.event_id is not None:
         check_event_id(data.event_id)
     if data.feed_id is not None:
