@@ -126,7 +126,7 @@ def lookup(slots: I64, hashes: U64, item: np.uint64) -> int:
     slot = item & mask
     while slots[slot] >= 0:
         if hashes[slots[slot]] == item:
-            return slots[slot]
+            return int(slots[slot])
         slot = (slot + np.uint64(1)) & mask
     return -1
 

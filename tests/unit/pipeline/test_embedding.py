@@ -1,0 +1,135 @@
+"""The user embedding, against a twin in NumPy that must agree bit for bit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.embedding import compose
+from pipeline.model import Model
+from pipeline.model.rows import ItemRows
+from pipeline.types import F32, RING, ItemVectors, Rings
+
+HALF_LIVES = 4
+
+
+def model_of(vectors: dict[int, F32], k: int) -> Model:
+    """A model that knows these item-in vectors."""
+    model = Model(ItemRows(16), k)
+    for item, e_in in vectors.items():
+        model.put_vectors(record(item, e_in, k))
+    return model
+
+
+def record(item: int, e_in: F32, k: int) -> ItemVectors:
+    return ItemVectors(
+        item_id=f"i-{item}", hash=item, e_in=e_in, e_out=np.full(k, 9, np.float32), bias=9.0,
+        accumulators=np.ones(3, np.float32), decayed=np.zeros(HALF_LIVES, np.float32), reference=0, count=0.0,
+        entry=np.zeros(3, np.float32), first_seen=0, last_seen=0,
+    )  # fmt: skip
+
+
+def rings_of(*rings: list[int]) -> Rings:
+    items = np.zeros((len(rings), RING), np.uint64)
+    for row, ring in enumerate(rings):
+        items[row, : len(ring)] = ring
+    length = np.array([len(ring) for ring in rings], np.int64)
+    return Rings(items, np.zeros(items.shape, np.uint32), np.zeros(items.shape, np.uint8), length)
+
+
+def now(n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.zeros(n, np.int64)
+
+
+def twin(ring: list[int], vectors: dict[int, F32], k: int) -> F32:
+    h, total = np.zeros(k, np.float32), 0.0
+    for d, item in enumerate(ring):
+        if item in vectors:
+            w = np.float32(0.9**d)
+            h += w * vectors[item]
+            total += float(w)
+    return h * np.float32(1 / math.sqrt(total)) if total else h
+
+
+def random_vectors(rng: np.random.Generator, n: int, k: int) -> dict[int, F32]:
+    items = rng.integers(1, 1 << 64, n, np.uint64).tolist()
+    return {item: rng.normal(0, 0.1, k).astype(np.float32) for item in items}
+
+
+@pytest.mark.parametrize("k", [4, 7, 64, 100])
+def test_it_is_its_twin_to_the_bit(k: int) -> None:
+    rng = np.random.default_rng(k)
+    vectors = random_vectors(rng, 200, k)
+    pool = [*vectors, *rng.integers(1, 1 << 64, 40, np.uint64).tolist()]  # some are unknown
+    rings = [[pool[at] for at in rng.integers(0, len(pool), rng.integers(0, RING + 1))] for _ in range(300)]
+    composed = compose(rings_of(*rings), now(300), model_of(vectors, k))
+    assert composed.dtype == np.float32
+    assert composed.tobytes() == np.array([twin(ring, vectors, k) for ring in rings]).tobytes()
+
+
+def test_one_item_gives_its_own_vector() -> None:
+    vectors = {5: np.array([1, -2, 3, 0.25], np.float32)}
+    assert compose(rings_of([5]), now(1), model_of(vectors, 4)).tolist() == [[1, -2, 3, 0.25]]
+
+
+def test_two_items_by_hand() -> None:
+    vectors = {5: np.array([1, 0, 0, 0], np.float32), 6: np.array([0, 1, 0, 0], np.float32)}
+    composed = compose(rings_of([5, 6]), now(1), model_of(vectors, 4))
+    assert composed[0] == pytest.approx([1 / 1.9**0.5, 0.9 / 1.9**0.5, 0, 0])
+
+
+def test_a_repeated_item_counts_each_time() -> None:
+    vectors = {5: np.array([1, 0, 0, 0], np.float32)}
+    composed = compose(rings_of([5] * RING), now(1), model_of(vectors, 4))
+    assert composed[0, 0] == pytest.approx(sum(0.9**d for d in range(RING)) ** 0.5)
+
+
+def test_unknown_items_leave_the_others_in_their_place() -> None:
+    vectors = {5: np.array([1, 0, 0, 0], np.float32), 6: np.array([0, 1, 0, 0], np.float32)}
+    model = model_of(vectors, 4)
+    composed = compose(rings_of([9, 5, 8, 6]), now(1), model)
+    total = 0.9 + 0.9**3
+    assert composed[0] == pytest.approx([0.9 / total**0.5, 0.9**3 / total**0.5, 0, 0])
+
+
+def test_a_row_without_its_own_record_is_unknown() -> None:
+    model = model_of({5: np.ones(4, np.float32)}, 4)
+    model.rows.row(6)  # met in another item's list
+    model.sequence.e_in[model.rows.row(6)] = 7
+    assert compose(rings_of([6], [6, 5]), now(2), model).tolist()[0] == [0] * 4
+    model.drop(5)
+    assert not compose(rings_of([5]), now(1), model).any()
+
+
+def test_nothing_known_gives_zeros() -> None:
+    composed = compose(rings_of([], [1, 2]), now(2), model_of({}, 4))
+    assert composed.tolist() == [[0] * 4, [0] * 4]
+    assert compose(rings_of(), now(0), model_of({}, 4)).shape == (0, 4)
+
+
+def test_what_lies_beyond_the_length_of_a_ring_is_not_read() -> None:
+    vectors = {5: np.ones(4, np.float32), 6: np.full(4, 8, np.float32)}
+    rings = rings_of([5, 6, 6])
+    rings.length[0] = 1
+    assert compose(rings, now(1), model_of(vectors, 4)).tolist() == [[1] * 4]
+
+
+def test_it_does_not_depend_on_who_is_composed_beside() -> None:
+    rng = np.random.default_rng(3)
+    vectors = random_vectors(rng, 50, 64)
+    model, pool = model_of(vectors, 64), list(vectors)
+    rings = [[pool[at] for at in rng.integers(0, 50, n)] for n in range(RING + 1)]
+    together = compose(rings_of(*rings), now(len(rings)), model)
+    alone = [compose(rings_of(ring), now(1), model)[0] for ring in rings]
+    assert together.tobytes() == np.array(alone).tobytes()
+
+
+def test_it_follows_a_model_that_grows() -> None:
+    vectors = {item: np.full(4, item, np.float32) for item in range(1, 100)}
+    model = model_of({}, 4)
+    for item, e_in in vectors.items():
+        model.put_vectors(record(item, e_in, 4))
+        assert compose(rings_of([item]), now(1), model).tolist() == [[item] * 4]
+    assert compose(rings_of([1]), now(1), model).tolist() == [[1] * 4]
