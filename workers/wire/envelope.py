@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from workers.wire.errors import InvalidError, UnreadableError, decode, shown
-from workers.wire.ids import EVENT_ID_BYTES
+from workers.wire.ids import EVENT_ID_BYTES, is_event_id
 from workers.wire.output import Headers, Record
 from workers.wire.times import rfc3339
 
@@ -38,7 +38,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
         if self.id is None:
             return ""
         text = f"{self.source or ''}\0{self.id}"
-        if not self.id or len(text.encode()) > EVENT_ID_BYTES:
+        if not self.id or not is_event_id(text):
             found = shown(self.id)
             raise InvalidError(f"ce_id: expected 1 to {EVENT_ID_BYTES} bytes, source included, found {found}")
         return text
@@ -69,12 +69,10 @@ def unwrap(record: Record, value: bytes) -> Envelope:
     headers = dict(record.headers)
     if (headers.get("content-type") or b"").lower().startswith(_STRUCTURED):
         return _from_structured(headers, value)
-    if headers.get("ce_id") is None:
-        id_ = source = time = None
-    else:
-        id_, source, time = (_text(headers, name) for name in ("ce_id", "ce_source", "ce_time"))
-    trace = _trace(headers, "traceparent"), _trace(headers, "tracestate")
-    return Envelope(value, id_, source, time, *trace, REROUTED in headers)
+    id_ = source = time = None
+    if headers.get("ce_id") is not None:
+        id_, source, time = _text(headers, "ce_id"), _text(headers, "ce_source"), _text(headers, "ce_time")
+    return Envelope(value, id_, source, time, *_trace(headers), REROUTED in headers)
 
 
 def binary_headers(id_: str, source: str, type_: str, time_ms: int | None, subject: str) -> Headers:
@@ -100,15 +98,10 @@ def _from_structured(headers: dict[str, bytes], value: bytes) -> Envelope:
     event = decode(_structured, value, "structured CloudEvent")
     if not event.data:
         raise InvalidError("structured CloudEvent: expected `data` to be an object, found none")
-    return Envelope(
-        bytes(event.data),
-        event.id,
-        event.source,
-        event.time,
-        _trace(headers, "traceparent") or _kept(event.traceparent, _TRACEPARENT),
-        _trace(headers, "tracestate") or _kept(event.tracestate, _TRACESTATE),
-        REROUTED in headers,
-    )
+    traceparent, tracestate = _trace(headers)
+    traceparent = traceparent or _kept(event.traceparent, _TRACEPARENT)
+    tracestate = tracestate or _kept(event.tracestate, _TRACESTATE)
+    return Envelope(bytes(event.data), event.id, event.source, event.time, traceparent, tracestate, REROUTED in headers)
 
 
 def _text(headers: dict[str, bytes], name: str) -> str | None:
@@ -121,12 +114,15 @@ def _text(headers: dict[str, bytes], name: str) -> str | None:
         raise UnreadableError(f"header {name}: expected UTF-8, found {shown(raw)}") from None
 
 
-def _trace(headers: dict[str, bytes], name: str) -> str | None:
-    """A trace header, or CloudEvents' extension of that name. A bad one is dropped: it must not cost the event."""
-    raw = headers.get(name) or headers.get(f"ce_{name}")
-    if not raw:
-        return None
-    return _kept(raw.decode("ascii", "replace"), _TRACEPARENT if name == "traceparent" else _TRACESTATE)
+def _trace(headers: dict[str, bytes]) -> tuple[str | None, str | None]:
+    """`traceparent` and `tracestate`: the header, or CloudEvents' extension of that name. A bad one is dropped: it must
+    not cost the event."""
+    parent = headers.get("traceparent") or headers.get("ce_traceparent")
+    state = headers.get("tracestate") or headers.get("ce_tracestate")
+    return (
+        _kept(parent.decode("ascii", "replace"), _TRACEPARENT) if parent else None,
+        _kept(state.decode("ascii", "replace"), _TRACESTATE) if state else None,
+    )
 
 
 def _kept(text: str | None, longest: int) -> str | None:

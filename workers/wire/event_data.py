@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Meta
 
 from workers.wire.envelope import CONTENT_TYPE, SOURCE, binary_headers, trace_headers
-from workers.wire.errors import WRONG, convert, wire_error
-from workers.wire.ids import Id, check_event_id, check_id, item_hash, user_key
+from workers.wire.errors import WRONG, InvalidError, convert, wire_error
+from workers.wire.ids import EVENT_ID_BYTES, Id, check_id, is_event_id, item_hash, user_key
 from workers.wire.numbers import INT64, check_float32
 from workers.wire.output import Headers
 from workers.wire.times import parse_time
@@ -86,8 +86,9 @@ def check_data(data: EventData) -> int:
     """
     if data.value is not None:
         check_float32(data.value, "value")
-    if data.event_id is not None:
-        check_event_id(data.event_id)
+    if data.event_id is not None and not is_event_id(data.event_id):
+        found = len(data.event_id.encode())
+        raise InvalidError(f"event_id: expected 1 to {EVENT_ID_BYTES} bytes, found {found}; leave it out without one")
     if data.feed_id is not None:
         check_id(data.feed_id, "feed_id")
     if data.items:

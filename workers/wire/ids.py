@@ -49,11 +49,9 @@ def user_key(user_id: str) -> bytes:
     return user_id.encode()
 
 
-def check_event_id(event_id: str) -> None:
-    """Raise InvalidError unless `event_id` has 1 to EVENT_ID_BYTES bytes."""
-    if not 0 < len(event_id) <= EVENT_ID_BYTES // 4 and not 0 < len(event_id.encode()) <= EVENT_ID_BYTES:
-        found = len(event_id.encode())
-        raise InvalidError(f"event_id: expected 1 to {EVENT_ID_BYTES} bytes, found {found}; leave it out without one")
+def is_event_id(text: str) -> bool:
+    """Whether `text` has 1 to EVENT_ID_BYTES bytes as UTF-8."""
+    return 0 < len(text) <= EVENT_ID_BYTES // 4 or 0 < len(text.encode()) <= EVENT_ID_BYTES
 
 
 def event_hashes(event_ids: Sequence[str]) -> U64:
