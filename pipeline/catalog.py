@@ -1,0 +1,170 @@
+"""What is published of items: availability, expiry, creators, categories, safety labels. Columns on the common rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.model.rows import ItemRows
+from pipeline.types import I64, U64, Mask, hash_id
+
+CATEGORIES = 8  # kept an item; later ones cannot be muted
+OTHER_LABEL = 1 << 63  # the bit that all labels share for which no bit of their own was left
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One item as published: a full replacement of what was published before."""
+
+    item_id: str
+    hash: int
+    title: str
+    categories: tuple[str, ...]
+    tags: tuple[str, ...]
+    creator_id: str  # "" = none
+    available: bool
+    unsafe: tuple[str, ...]  # safety labels
+    sponsored: str | None
+    published_at: int  # ms, 0 = not said
+    expires_at: int  # ms, 0 = never
+    offset: int  # position in `items`: the greatest wins
+
+
+class Catalog:
+    """The catalogue, by row. An item without a record is `listed` nowhere; `unlisted` says whether it may be shown.
+
+    All columns are (capacity,) by row; only the first `len(self)` rows are in use.
+    """
+
+    def __init__(self, rows: ItemRows, unlisted: bool = True) -> None:
+        self.rows = rows
+        self.unlisted = unlisted
+        self.labels: dict[str, int] = {}  # safety label -> bit of `unsafe`
+        self.titles: dict[int, str] = {}  # by row
+        self._offset = rows.column((), np.int64, -1)
+        self._listed = rows.column((), np.bool_, False)
+        self._available = rows.column((), np.bool_, False)
+        self._deleted = rows.column((), np.bool_, False)
+        self._published_at = rows.column((), np.int64, 0)
+        self._expires_at = rows.column((), np.int64, 0)
+        self._creator = rows.column((), np.uint64, 0)
+        self._categories = rows.column((CATEGORIES,), np.uint64, 0)
+        self._unsafe = rows.column((), np.uint64, 0)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def hashes(self) -> U64:
+        """(capacity,) item hashes."""
+        return self.rows.hashes
+
+    @property
+    def listed(self) -> Mask:
+        """(capacity,) has a record of its own."""
+        return self._listed.data
+
+    @property
+    def available(self) -> Mask:
+        """(capacity,) its record says so; False without a record."""
+        return self._available.data
+
+    @property
+    def deleted(self) -> Mask:
+        """(capacity,) a gravestone lies on it."""
+        return self._deleted.data
+
+    @property
+    def published_at(self) -> I64:
+        """(capacity,) ms, 0 = not said."""
+        return self._published_at.data
+
+    @property
+    def expires_at(self) -> I64:
+        """(capacity,) ms, 0 = never."""
+        return self._expires_at.data
+
+    @property
+    def creator(self) -> U64:
+        """(capacity,) hash of the creator's id, 0 = none."""
+        return self._creator.data
+
+    @property
+    def categories(self) -> U64:
+        """(capacity, CATEGORIES) hashes of category names, zeros beyond the last."""
+        return self._categories.data
+
+    @property
+    def unsafe(self) -> U64:
+        """(capacity,) bits of safety labels: see `label`."""
+        return self._unsafe.data
+
+    def present(self) -> Mask:
+        """(n,) rows that a feed could name at all: id known, not deleted, listed unless `unlisted`."""
+        n = len(self)
+        known: Mask = self.rows.named[:n] & ~self.deleted[:n]
+        return known if self.unlisted else known & self.listed[:n]
+
+    def open(self) -> Mask:
+        """(n,) rows that may be shown now: present, and available where they have a record."""
+        n = len(self)
+        mask: Mask = self.present() & (self.available[:n] | ~self.listed[:n])
+        return mask
+
+    def label(self, name: str) -> int:
+        """The bit of safety label `name`, given out at first sight."""
+        return self.labels.setdefault(name, min(1 << len(self.labels), OTHER_LABEL))
+
+    def title(self, row: int) -> str:
+        """The title of `row`, "" where none was published."""
+        return self.titles.get(row, "")
+
+    def put(self, entry: Entry) -> int:
+        """Take a record in, unless a later one is known; returns its row."""
+        row = self.rows.row(entry.hash, entry.item_id)
+        if entry.offset < self._offset.data[row]:
+            return row
+        self._reset(row)
+        self._offset.data[row] = entry.offset
+        self.listed[row] = True
+        self.available[row] = entry.available
+        self.published_at[row] = entry.published_at
+        self.expires_at[row] = entry.expires_at
+        self.creator[row] = hash_id(entry.creator_id) if entry.creator_id else 0
+        for at, name in enumerate(entry.categories[:CATEGORIES]):
+            self.categories[row, at] = hash_id(name)
+        for name in entry.unsafe:
+            self.unsafe[row] |= np.uint64(self.label(name))
+        if entry.title:
+            self.titles[row] = entry.title
+        return row
+
+    def remove(self, item: int, deleted_at: int, offset: int = -1) -> int:
+        """Lay a gravestone on hash `item`: hidden until a later record. `offset` -1 = later than anything known.
+
+        Returns its row. `deleted_at` (ms) stands in for the publishing time.
+        """
+        row = self.rows.row(item)
+        if offset >= 0 and offset < self._offset.data[row]:
+            return row
+        last = max(int(self._offset.data[row]), offset)
+        self._reset(row)
+        self._offset.data[row] = last
+        self.deleted[row] = True
+        self.published_at[row] = deleted_at
+        return row
+
+    def drop(self, item: int) -> None:
+        """Forget hash `item`: its record or gravestone became a null on the topic."""
+        row = int(self.rows.find(np.array([item], np.uint64))[0])
+        if row >= 0:
+            self._reset(row)
+            self._offset.data[row] = -1
+
+    def _reset(self, row: int) -> None:
+        for column in (self._listed, self._available, self._deleted):
+            column.data[row] = False
+        for column in (self._published_at, self._expires_at, self._creator, self._categories, self._unsafe):
+            column.data[row] = 0
+        self.titles.pop(row, None)

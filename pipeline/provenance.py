@@ -1,0 +1,132 @@
+"""Feeds, and why each item stands in one: its sources, what its score is made of, and the user's items behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from pipeline.candidates import Candidates, ranks, starts
+from pipeline.catalog import Catalog
+from pipeline.model import Model
+from pipeline.queries import Queries
+from pipeline.ranking import Ranker
+from pipeline.types import F32, I64, Mask, Owner, Rows
+
+DEPTH = 10  # of the user's newest items, in which reasons are looked for
+BECAUSE = 2  # items of the user that a feed names as an item's reason, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What one query gets: m items, best first. Version, cause and times are the worker's to add."""
+
+    rows: Rows  # (m,)
+    scores: F32  # (m,)
+    sources: list[dict[str, int]]  # m: the rank, from 1, that each proposing source gave the item
+    because: list[list[int]]  # m: rows of the user's ring that speak for the item most, at most BECAUSE
+    parts: list[dict[str, float]]  # m: what the score is made of, each > 0
+    propensity: list[float]  # m: the chance that the item was shown at this place; 1 = no exploration
+    gathered: int  # candidates before filters
+    dropped: dict[str, int]  # taken by filters and guards, by reason
+    ranked: int  # candidates that were left
+    skipped: tuple[str, ...]  # sources that failed
+
+
+def explain(queries: Queries, catalog: Catalog, model: Model, shown: Candidates, ranker: Ranker) -> list[Feed]:
+    """The feeds of q queries, from what is to be shown."""
+    rows, owner, trail = shown.rows, shown.owner, shown.trail
+    parts = ranker.parts(queries, catalog, model, rows, owner)  # (f, c)
+    why = _listed(because(queries, model, shown, dict(zip(ranker.names, parts, strict=True))))
+    places = _told(trail.sources, ranks(trail.proposals, rows, owner, len(catalog)))
+    values = _told(ranker.names, np.round(parts.T.astype(np.float64), 3))
+    dropped = _told(*_transposed(trail.dropped, len(queries)))
+    start, gathered, ranked = starts(owner, len(queries)).tolist(), trail.gathered.tolist(), trail.ranked.tolist()
+    return [
+        Feed(
+            rows[a:b], shown.scores[a:b], places[a:b], why[a:b], values[a:b], [1.0] * (b - a),
+            gathered[at], dropped[at], ranked[at], trail.skipped,
+        )
+        for at, (a, b) in enumerate(pairwise(start))
+    ]  # fmt: skip
+
+
+def because(queries: Queries, model: Model, shown: Candidates, parts: Mapping[str, F32]) -> Rows:
+    """(c, BECAUSE) rows of each owner's newest items that speak for the candidate most, strongest first; -1 = none.
+
+    An item's voice is its share of the sum in h . e_out[j] times the score's part "sequence" (c,), plus its share of
+    cov_j times the part "covisitation" (c,); of both only what speaks for. Items without a known id are not named.
+    """
+    ring = np.ascontiguousarray(queries.ring_rows[:, :DEPTH])  # (q, L')
+    sequence, rows, owner = model.sequence, shown.rows, shown.owner
+    voice = _affinity(ring, sequence.attention, sequence.e_in, sequence.e_out, owner, rows)  # (c, L')
+    nothing = np.zeros(len(rows), np.float32)
+    _weigh(voice, parts.get("sequence", nothing))
+    terms = model.covisitation.terms(ring, model.trends.count, owner, rows)
+    _weigh(terms, parts.get("covisitation", nothing))
+    found: Rows = _loudest(voice + terms, ring, owner, model.rows.named)
+    return found
+
+
+def _told(names: tuple[str, ...], table: NDArray[Any]) -> list[dict[str, Any]]:
+    """Each line of `table` as a dict, without what is 0."""
+    told: list[dict[str, Any]] = [{} for _ in range(len(table))]
+    lines, columns = np.nonzero(table)
+    for line, column, value in zip(lines.tolist(), columns.tolist(), table[lines, columns].tolist(), strict=True):
+        told[line][names[column]] = value
+    return told
+
+
+def _listed(pairs: Rows) -> list[list[int]]:
+    """Each line as a list, without -1."""
+    return [[row for row in line if row >= 0] for line in pairs.tolist()]
+
+
+def _transposed(dropped: Sequence[tuple[str, I64]], q: int) -> tuple[tuple[str, ...], I64]:
+    """The reasons, and the counts (q, reasons)."""
+    counts = np.zeros((q, len(dropped)), np.int64)
+    for at, (_, lost) in enumerate(dropped):
+        counts[:, at] = lost
+    return tuple(name for name, _ in dropped), counts
+
+
+@njit(cache=True, fastmath={"reassoc", "contract"})
+def _affinity(ring: Rows, attention: F32, e_in: F32, e_out: F32, owner: Owner, rows: Rows) -> F32:
+    """(c, L') w_d e_in[i_d] . e_out[j], at least 0."""
+    out = np.zeros((len(rows), ring.shape[1]), np.float32)
+    for at in range(len(rows)):
+        for d in range(ring.shape[1]):
+            row = ring[owner[at], d]
+            if row >= 0:
+                a, b, total = e_in[row], e_out[rows[at]], np.float32(0)
+                for i in range(len(a)):
+                    total += a[i] * b[i]
+                out[at, d] = max(total * attention[d], np.float32(0))
+    return out
+
+
+@njit(cache=True)
+def _weigh(voice: F32, weight: F32) -> None:
+    """Make each line add up to its weight; a line of zeros stays."""
+    for at in range(len(voice)):
+        total = voice[at].sum()
+        voice[at] *= weight[at] / total if total > 0 else np.float32(0)
+
+
+@njit(cache=True)
+def _loudest(voice: F32, ring: Rows, owner: Owner, named: Mask) -> Rows:
+    """The distinct named rows of greatest voice, each judged by its loudest place in the ring."""
+    out = np.full((len(voice), BECAUSE), -1)
+    for at in range(len(voice)):
+        mine = ring[owner[at]]
+        for place in range(BECAUSE):
+            loudest = np.float32(0)
+            for d in range(len(mine)):
+                if voice[at, d] > loudest and named[mine[d]] and not (out[at, :place] == mine[d]).any():
+                    loudest, out[at, place] = voice[at, d], mine[d]
+    return out

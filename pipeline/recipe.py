@@ -1,0 +1,57 @@
+"""THE list of parts: what the read path is made of, in order, with parameters. The only file that names parts."""
+
+from __future__ import annotations
+
+from pipeline.arrangers.spread_creators import SpreadCreators
+from pipeline.features.covisitation import Covisitation as CovisitationFeature
+from pipeline.features.forward import Forward as ForwardFeature
+from pipeline.features.popularity import Popularity
+from pipeline.features.sequence import Sequence as SequenceFeature
+from pipeline.features.trend import Trend
+from pipeline.filters.available import Available
+from pipeline.filters.not_blocked import NotBlocked
+from pipeline.filters.not_consumed import NotConsumed
+from pipeline.filters.not_expired import NotExpired
+from pipeline.filters.not_muted import NotMuted
+from pipeline.filters.safe import Safe
+from pipeline.ranking import Weighted
+from pipeline.retrieval import Filter, Recipe
+from pipeline.sources.covisitation import Covisitation
+from pipeline.sources.entry import Entry
+from pipeline.sources.forward import Forward
+from pipeline.sources.fresh import Fresh
+from pipeline.sources.sequence import Sequence
+from pipeline.sources.trending import Trending
+
+SOURCES = (
+    Sequence(),
+    Covisitation(),
+    Forward(),
+    Trending("trending_15m", 0),
+    Trending("trending_6h", 1),
+    Trending("trending_3d", 2),
+    Trending("trending_30d", 3),
+    Entry(),
+    Fresh(),
+)
+FILTERS: tuple[Filter, ...] = (Available(), NotExpired(), NotBlocked(), NotMuted())
+RANKER = Weighted(
+    (
+        (SequenceFeature(), 0.5),
+        (CovisitationFeature(), 0.5),
+        (ForwardFeature(), 0.2),
+        (Popularity(), 0.1),
+        (Trend("trend", 2), 0.1),
+    )
+)
+GUARDS = (Safe(),)
+ARRANGERS = (SpreadCreators(),)
+
+
+def home(size: int = 10, repeats: bool = False) -> Recipe:
+    """The feed of a start page. `repeats`: consumed items may come again."""
+    filters = FILTERS if repeats else (*FILTERS, NotConsumed())
+    return Recipe("home", SOURCES, filters, RANKER, GUARDS, ARRANGERS, size)
+
+
+RECIPES = {"home": home}
