@@ -57,7 +57,7 @@ class Server:
     def __init__(self, command: Sequence[str], port: int, folder: Path, ready: Callable[[int], bool]) -> None:
         self.port = port
         self.folder = folder
-        self._command, self._ready = list(command), ready
+        self.command, self._ready = list(command), ready
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -71,7 +71,7 @@ class Server:
         """Start it and wait until it answers. Raises EmbeddedUnavailable with the end of its log."""
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - a binary of ours, no shell
-                self._command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         atexit.register(self.kill)  # an exception may pass by our `with`; never leave a process behind
         deadline = time.monotonic() + _START_S
@@ -82,7 +82,7 @@ class Server:
             time.sleep(_POLL_S)
         self.kill()
         raise EmbeddedUnavailable(
-            f"embedded: {self._command[0]} did not start on port {self.port}: {self._last_words()}"
+            f"embedded: {self.command[0]} did not start on port {self.port}: {self._last_words()}"
         )
 
     def kill(self) -> None:
