@@ -9,22 +9,28 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from workers.importers.dataset import Data, Dataset, DatasetError, Moment
+from workers.importers.dataset import Check, Data, Dataset, DatasetError, Moment, checked
 
 # strptime's %b would follow the locale.
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 UNKNOWN_GENRE = "unknown"
 
 
-def read(folder: Path, min_rating: float = 4.0) -> Dataset:
+def read(folder: Path, min_rating: float = 4.0, check: Check | None = None) -> Dataset:
     """Read the folder; events in the order of their times, equal times in the order of the file.
 
-    Raises DatasetError, naming file and line, if the folder is not of this format.
+    Raises DatasetError, naming file and line, if the folder is not of this format or `check` refuses an object.
     """
     genres = _genres(folder / "u.genre")
-    films = [_film(cells, genres, where) for where, cells in _rows(folder / "u.item", "|", 5 + len(genres))]
-    ratings = [_rating(cells, where) for where, cells in _rows(folder / "u.data", "\t", 4)]
-    likes = [_like(*rating) for rating in sorted(ratings, key=lambda rating: rating[3]) if rating[2] >= min_rating]
+    films = [
+        checked(_film(cells, genres, where), check, where)
+        for where, cells in _rows(folder / "u.item", "|", 5 + len(genres))
+    ]
+    ratings = _rows(folder / "u.data", "\t", 4)
+    likes = [
+        checked(_like(cells, where), check, where) for where, cells in ratings if _number(cells[2], where) >= min_rating
+    ]
+    likes.sort(key=lambda moment: moment[1]["time"])
     below = len(ratings) - len(likes)
     return Dataset(
         name=f"MovieLens ({folder.name})",
@@ -73,16 +79,18 @@ def _release(text: str, where: str) -> str:
         raise DatasetError(f"{where}: expected a release date such as 01-Jan-1995, found {text!r}") from None
 
 
-def _rating(cells: list[str], where: str) -> tuple[str, str, int, int]:
+def _like(cells: list[str], where: str) -> Moment:
     user, item, rating, seconds = cells
-    return user, item, _number(rating, where), _number(seconds, where)
-
-
-def _like(user: str, item: str, rating: int, seconds: int) -> Moment:
-    data = {"user_id": user, "item_id": item, "action": "like", "value": rating, "time": seconds * 1000}
-    # Nobody rates a film twice in this data set: the pair names the event, and importing twice is harmless
-    # within the idempotency window.
-    return "event", {**data, "event_id": f"movielens-{user}-{item}"}
+    return "event", {
+        "user_id": user,
+        "item_id": item,
+        "action": "like",
+        "value": _number(rating, where),
+        "time": 1000 * _number(seconds, where),
+        # Nobody rates a film twice in this data set: the pair names the event, and importing twice is harmless
+        # within the idempotency window.
+        "event_id": f"movielens-{user}-{item}",
+    }
 
 
 def _number(text: str, where: str) -> int:
