@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from pipeline.model.changes import Changes, note
+from pipeline.model.changes import Changes
 from pipeline.model.rows import ItemRows
 from pipeline.types import F32, F64, I32, I64, RING, U8, ItemLists, Owner, Rows
 
@@ -28,15 +29,19 @@ BACKWARD = 0.3  # S = A + BACKWARD B
 
 A, B, F, F1 = range(4)
 KEPT = (128, 128, 64, 64)  # entries that a list keeps and publishes
-_ROOM = (192, 192, 96, 96)  # with the buffer
+ROOM = (192, 192, 96, 96)  # with the buffer
 _START = (0, 192, 384, 480, 576)
+_BITS = (9, 9, 8, 8)  # slots of a list's index, at most 3/8 full
+_INDEX = (0, 512, 1024, 1280, 1536)
+_INDEXED = 4  # place beside the lengths: is the row's index valid?
 
 _RESCALE = 32.0  # half-lives that the reference may lie behind
-_TINY = np.float32(1e-30)
+_TINY = np.float32(1e-30)  # less than any weight; keeps a touched sum from being 0
 
-_KEPT, _STARTS = np.array(KEPT, np.int64), np.array(_START, np.int64)
-_Q = DECAY ** np.arange(RING)
-_QS = SHORT_DECAY ** np.arange(SHORT)
+_STEPS = np.arange(RING)
+_SHARES = np.array(  # (4, L) what an event adds to each list, a step back in the history
+    (DECAY**_STEPS, DECAY**_STEPS, np.where(_STEPS < SHORT, SHORT_DECAY**_STEPS, 0), _STEPS == 0), np.float32
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +61,25 @@ class Covisitation:
 
     def __init__(self, rows: ItemRows) -> None:
         self._rows = rows
-        self._keys = rows.column((_START[-1],), np.int32, 0)
-        self._weights = rows.column((_START[-1],), np.float32, 0)
-        self._used = rows.column((len(KEPT),), np.uint8, 0)
+        # Cells of (row, weight): key and weight on one cache line, read through two views of the same bytes.
+        self._cells = rows.column((_START[-1], 2), np.int32, 0)
+        self._used = rows.column((len(KEPT) + 1,), np.uint8, 0)
+        # row of an entry -> its cell + 1, open addressing. Made by the first learning step: followers never pay for it.
+        self._index = rows.column((_INDEX[-1],), np.uint8, 0)
         self.reference = 0  # ms; 0 = nothing learned yet
+        # Work space that outlives a call, since fresh memory costs more than the work: zeros and anything.
+        self._sums = (np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32))
+        self._places = np.zeros(0, np.int32)
+        self._entries = 2048  # expected a query
+
+    @property
+    def _weights(self) -> F32:
+        return self._cells.data.view(np.float32)
 
     def lists(self, row: int, kind: int) -> tuple[I32, F32]:
         """The rows and stored weights of one list, in no order (views)."""
         part = slice(_START[kind], _START[kind] + int(self._used.data[row, kind]))
-        return self._keys.data[row, part], self._weights.data[row, part]
+        return self._cells.data[row, part, 0], self._weights[row, part, 1]
 
     def learn(self, targets: Rows, rings: Rows, times: I64, weights: F32, changes: Changes) -> None:
         """Learn events (m,) in log order: targets, histories (m, L; newest first, -1 = none), times (ms), weights."""
@@ -72,43 +87,53 @@ class Covisitation:
             self._refer(int(times.max()))
             shares = (weights * np.exp2((times - self.reference) / HALF_LIFE_MS)).astype(np.float32)
             _learn(
-                targets, rings, weights, shares, self._keys.data, self._weights.data, self._used.data,
-                changes.moved, changes.since, changes.tick,
+                targets, rings, weights, shares,
+                self._cells.data, self._weights, self._used.data, self._index.data, changes.moved,
             )  # fmt: skip
 
     def evidence(self, rings: Rows, now: I64, count: F64) -> Evidence:
         """Evidence for histories (q, L; newest first, -1 = none) as of `now` (q,) ms; `count` (capacity,): n of a row."""
         decay = np.exp2(np.minimum(self.reference - now, 0) / HALF_LIFE_MS)
-        room = int(self._used.data[np.maximum(rings, 0)].sum())
-        rows = np.empty(room, np.int32)
-        columns = np.empty((room, 4), np.float32)
-        scratch = np.zeros((len(self._rows), 4), np.float32)
-        start = _evidence(
-            rings, decay, count, self._keys.data, self._weights.data, self._used.data, scratch, rows, columns
-        )
-        cov, bwd, forward, last = np.ascontiguousarray(columns[: start[-1]].T)
-        return Evidence(start, rows[: start[-1]].copy(), cov, bwd, forward, last)
+        self._stretch()
+        while True:
+            room = len(rings) * self._entries + sum(ROOM) * RING
+            rows, columns = np.empty(room, np.int32), [np.empty(room, np.float32) for _ in KEPT]
+            start = _evidence(
+                rings, decay, count, self._cells.data, self._weights, self._used.data, *self._sums, rows, *columns
+            )
+            if start[-1] >= 0:
+                return Evidence(start, rows[: start[-1]], *(column[: start[-1]] for column in columns))
+            self._entries *= 2
 
-    def of(self, evidence: Evidence, owner: Owner, rows: Rows) -> tuple[F32, F32, F32, F32]:
-        """cov, bwd, forward, last of candidates (c,): `owner` ascending, 0 where there is no evidence."""
-        place = np.zeros(len(self._rows), np.int32)
-        at = _places(evidence.start, evidence.rows, owner, rows, place)
-        hit = at >= 0
-        cov, bwd, forward, last = (
-            np.where(hit, column[at], np.float32(0)) if len(column) else np.zeros(len(rows), np.float32)
-            for column in (evidence.cov, evidence.bwd, evidence.forward, evidence.last)
-        )
-        return cov, bwd, forward, last
+    def of(self, evidence: Evidence, owner: Owner, rows: Rows) -> F32:
+        """cov, bwd, forward, last of candidates (c,), one line each: (4, c). `owner` ascending; 0 without evidence."""
+        self._stretch()
+        found: F32 = _of(
+            evidence.start, evidence.rows, evidence.cov, evidence.bwd, evidence.forward, evidence.last,
+            owner, rows, self._places,
+        )  # fmt: skip
+        return found
+
+    def terms(self, rings: Rows, count: F64, owner: Owner, rows: Rows) -> F32:
+        """What each item of the owner's history adds to cov_j, but for the decay: (c, L'). `owner` ascending.
+
+        Histories (q, L'; newest first, -1 = none) may be shortened; `count` as for `evidence`.
+        """
+        out = np.zeros((len(rows), rings.shape[1]), np.float32)
+        place = np.full(len(self._rows), -1, np.int64)
+        _terms(rings, count, self._cells.data, self._weights, self._used.data, owner, rows, place, out)
+        return out
 
     def export(self, row: int, item_id: str) -> ItemLists:
         """The record of `row`: its heaviest entries, heaviest first."""
-        hashes, weights = [], []
-        for kind, kept in enumerate(KEPT):
-            keys, stored = self.lists(row, kind)
-            order = np.argsort(-stored, kind="stable")[:kept]
-            hashes.append(self._rows.hashes[keys[order]])
-            weights.append(stored[order])
-        return ItemLists(item_id, int(self._rows.hashes[row]), self.reference, tuple(hashes), tuple(weights))  # type: ignore[arg-type]
+        lists = [self._heaviest(row, kind) for kind in range(len(KEPT))]
+        (a, wa), (b, wb), (f, wf), (f1, wf1) = lists
+        return ItemLists(item_id, int(self._rows.hashes[row]), self.reference, (a, b, f, f1), (wa, wb, wf, wf1))
+
+    def _heaviest(self, row: int, kind: int) -> tuple[NDArray[np.uint64], F32]:
+        keys, weights = self.lists(row, kind)
+        order = np.argsort(-weights, kind="stable")[: KEPT[kind]]
+        return self._rows.hashes[keys[order]], weights[order]
 
     def put(self, row: int, record: ItemLists) -> None:
         """Take over the lists of `row`; hashes first met get rows."""
@@ -118,96 +143,119 @@ class Covisitation:
         for kind, (keys, weights) in enumerate(zip(found, record.weights, strict=True)):
             n = min(len(keys), KEPT[kind])
             part = slice(_START[kind], _START[kind] + n)
-            self._keys.data[row, part] = keys[:n]
-            self._weights.data[row, part] = weights[:n] * shift
+            self._cells.data[row, part, 0] = keys[:n]
+            self._weights[row, part, 1] = weights[:n] * shift
             self._used.data[row, kind] = n
+        self._used.data[row, _INDEXED] = 0
 
     def clear(self, row: int) -> None:
         """Forget the lists of `row`. Other items' entries of it stay until they fall out."""
         self._used.data[row] = 0
+
+    def _stretch(self) -> None:
+        """Let the work space hold every row."""
+        if len(self._places) < self._rows.capacity:
+            shape = (self._rows.capacity, 2)
+            self._sums = (np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+            self._places = np.zeros(self._rows.capacity, np.int32)
 
     def _refer(self, time: int) -> None:
         """Move the reference up to `time` when it lies too far behind for float32."""
         if self.reference == 0:
             self.reference = max(time, 1)
         elif time - self.reference > _RESCALE * HALF_LIFE_MS:
-            self._weights.data *= np.float32(2.0 ** ((self.reference - time) / HALF_LIFE_MS))
+            self._weights[:, :, 1] *= np.float32(2.0 ** ((self.reference - time) / HALF_LIFE_MS))
             self.reference = time
 
 
 @njit(cache=True)
 def _learn(
-    targets: Rows, rings: Rows, weights: F32, shares: F32, keys: I32, stored: F32, used: U8,
-    moved: F32, since: I64, tick: int,
+    targets: Rows, rings: Rows, weights: F32, shares: F32,
+    cells: I32, stored: F32, used: U8, index: U8, moved: F32,
 ) -> None:  # fmt: skip
-    spare = np.empty(256, np.float32)
+    # One flat loop: a call would count references of every array, ten times the work of adding to a cell.
     for at in range(len(targets)):
-        target, weight, share = targets[at], weights[at], shares[at]
-        if not share > _TINY:
+        target = targets[at]
+        if not shares[at] > _TINY:
             continue
+        if not used[target, _INDEXED]:
+            _index(cells, used, index, target)
         for d in range(rings.shape[1]):
             row = rings[at, d]
             if row < 0:
                 continue
-            q = np.float32(_Q[d])
-            _add(keys, stored, used, row, A, target, share * q, spare)
-            if row != target:
-                _add(keys, stored, used, target, B, row, share * q, spare)
-                note(moved, since, tick, target, weight * q)
-            if d < SHORT:
-                _add(keys, stored, used, row, F, target, share * np.float32(_QS[d]), spare)
-            if d == 0:
-                _add(keys, stored, used, row, F1, target, share, spare)
-            note(moved, since, tick, row, weight * q)
+            if not used[row, _INDEXED]:
+                _index(cells, used, index, row)
+            moved[target] += weights[at] * _SHARES[B, d]
+            moved[row] += weights[at] * _SHARES[A, d]
+            for kind in range(4):
+                share = shares[at] * _SHARES[kind, d]
+                if share == 0 or (kind == B and row == target):
+                    continue
+                owner, item = (target, row) if kind == B else (row, target)
+                slot, mask = _home(item, kind), (1 << _BITS[kind]) - 1
+                place = index[owner, _INDEX[kind] + slot]
+                while place and cells[owner, _START[kind] + place - 1, 0] != item:
+                    slot = (slot + 1) & mask
+                    place = index[owner, _INDEX[kind] + slot]
+                if place:
+                    stored[owner, _START[kind] + place - 1, 1] += share
+                    continue
+                n = used[owner, kind]
+                cells[owner, _START[kind] + n, 0] = item
+                stored[owner, _START[kind] + n, 1] = share
+                index[owner, _INDEX[kind] + slot] = n + 1
+                used[owner, kind] = n + 1
+                if n + 1 == ROOM[kind]:
+                    _prune(cells, stored, used, index, owner, kind)
 
 
 @njit(cache=True)
-def _add(keys: I32, stored: F32, used: U8, row: int, kind: int, item: int, weight: np.float32, spare: F32) -> None:
-    start, n = _STARTS[kind], np.int64(used[row, kind])
-    mine, heap = keys[row, start : _STARTS[kind + 1]], stored[row, start : _STARTS[kind + 1]]
-    at = _find(mine, n, np.int32(item))
-    if at >= 0:
-        heap[at] += weight
-        return
-    if n == len(mine):
-        n = _prune(mine, heap, _KEPT[kind], spare)
-    mine[n] = item
-    heap[n] = weight
-    used[row, kind] = n + 1
+def _home(item: int, kind: int) -> int:
+    return ((item * 0x9E3779B1) & 0xFFFFFFFF) >> (32 - _BITS[kind])
 
 
 @njit(cache=True)
-def _find(keys: I32, n: int, item: np.int32) -> int:
-    """The place of `item` among keys[:n] or -1. Blocks without an early exit inside: the compiler makes them wide."""
-    for block in range(0, len(keys), 32):
-        if block >= n:
-            return -1
-        hit = np.int32(0)
-        for at in range(32):
-            hit |= np.int32(keys[block + at] == item)
-        if hit:
-            for at in range(block, min(block + 32, n)):
-                if keys[at] == item:
-                    return at
-    return -1
+def _index(cells: I32, used: U8, index: U8, row: int) -> None:
+    """Make the index of a row whose lists came from outside."""
+    for kind in range(4):
+        _index_list(cells, used, index, row, kind)
+    used[row, _INDEXED] = 1
 
 
 @njit(cache=True)
-def _prune(keys: I32, weights: F32, kept: int, spare: F32) -> int:
-    """Keep the `kept` heaviest entries (of equals the older ones), in their order."""
-    n = len(keys)
-    spare[:n] = weights
-    bar = _greatest(spare, n, kept)
+def _index_list(cells: I32, used: U8, index: U8, row: int, kind: int) -> None:
+    base, mask = _INDEX[kind], (1 << _BITS[kind]) - 1
+    for slot in range(base, _INDEX[kind + 1]):
+        index[row, slot] = 0
+    for at in range(used[row, kind]):
+        slot = _home(cells[row, _START[kind] + at, 0], kind)
+        while index[row, base + slot]:
+            slot = (slot + 1) & mask
+        index[row, base + slot] = at + 1
+
+
+@njit(cache=True)
+def _prune(cells: I32, stored: F32, used: U8, index: U8, row: int, kind: int) -> None:
+    """Keep the heaviest entries of a full list (of equals the older ones), in their order."""
+    start, end, kept = _START[kind], _START[kind + 1], KEPT[kind]
+    spare = np.empty(end - start, np.float32)
+    for at in range(start, end):
+        spare[at - start] = stored[row, at, 1]
+    bar = _greatest(spare, end - start, kept)
     above = 0
-    for at in range(n):
-        above += weights[at] > bar
-    equals, to = kept - above, 0
-    for at in range(n):
-        if weights[at] > bar or (weights[at] == bar and equals > 0):
-            equals -= weights[at] == bar
-            keys[to], weights[to] = keys[at], weights[at]
-            to += 1
-    return to
+    for at in range(start, end):
+        above += stored[row, at, 1] > bar
+    equals, to = kept - above, start
+    for at in range(start, end):
+        key, weight = cells[row, at, 0], stored[row, at, 1]
+        equal = weight == bar and equals > 0
+        equals -= equal
+        if to < start + kept:  # entries that go are written too, and written over: no branch on the weights
+            cells[row, to, 0], stored[row, to, 1] = key, weight
+        to += weight > bar or equal
+    used[row, kind] = kept
+    _index_list(cells, used, index, row, kind)
 
 
 @njit(cache=True)
@@ -237,76 +285,115 @@ def _greatest(values: F32, n: int, rank: int) -> np.float32:
 
 @njit(cache=True)
 def _evidence(
-    rings: Rows, decay: F64, count: F64, keys: I32, stored: F32, used: U8, scratch: F32, rows: I32, columns: F32
-) -> I64:
+    rings: Rows, decay: F64, count: F64, cells: I32, stored: F32, used: U8, long: F32, short: F32,
+    rows: I32, cov: F32, bwd: F32, forward: F32, last: F32,
+) -> I64:  # fmt: skip
+    """Sum list by list into `long` (cov, bwd) and `short` (forward, last), a line a row, zeros before and after.
+
+    A row is noted at its first cell, without a branch: its cov is 0 only then. Ends early with start[-1] = -1 if `rows`
+    may not do.
+    """
     start = np.zeros(len(rings) + 1, np.int64)
     n = 0
     for query in range(len(rings)):
-        begin = n
+        if n + _reach(rings[query], used) > len(rows):
+            start[-1] = -1
+            return start
         for d in range(rings.shape[1]):
             row = rings[query, d]
             if row < 0:
                 continue
-            norm = decay[query] / np.sqrt(max(count[row], 1.0))
-            q = np.float32(norm * _Q[d])
-            n = _gather(keys, stored, used, row, A, q, np.float32(0), 0, scratch, rows, n)
-            n = _gather(keys, stored, used, row, B, np.float32(BACKWARD) * q, q, 1, scratch, rows, n)
-            if d < SHORT:
-                n = _gather(keys, stored, used, row, F, np.float32(0), np.float32(norm * _QS[d]), 2, scratch, rows, n)
-            if d == 0:
-                total = _total(stored, used, row)
-                n = _gather(keys, stored, used, row, F1, np.float32(0), np.float32(1) / total, 3, scratch, rows, n)
-        for at in range(begin, n):
-            for column in range(4):
-                columns[at, column] = scratch[rows[at], column]
-                scratch[rows[at], column] = 0
+            norm = np.float32(decay[query] / np.sqrt(max(count[row], 1.0)))
+            share = norm * _SHARES[A, d]
+            for at in range(_START[A], _START[A] + used[row, A]):
+                item = cells[row, at, 0]
+                rows[n] = item
+                n += long[item, 0] == 0
+                long[item, 0] += share * stored[row, at, 1] + _TINY
+            share = norm * _SHARES[B, d]
+            for at in range(_START[B], _START[B] + used[row, B]):
+                item, weight = cells[row, at, 0], share * stored[row, at, 1]
+                rows[n] = item
+                n += long[item, 0] == 0
+                long[item, 0] += np.float32(BACKWARD) * weight + _TINY
+                long[item, 1] += weight
+            for kind in (F, F1):
+                share = norm * _SHARES[kind, d]
+                if share == 0:
+                    break
+                if kind == F1:
+                    share = np.float32(1) / _total(stored, used, row)
+                for at in range(_START[kind], _START[kind] + used[row, kind]):
+                    item = cells[row, at, 0]
+                    rows[n] = item
+                    n += long[item, 0] == 0
+                    long[item, 0] += _TINY
+                    short[item, kind - F] += share * stored[row, at, 1]
+        for at in range(start[query], n):
+            item = rows[at]
+            cov[at], bwd[at], forward[at], last[at] = long[item, 0], long[item, 1], short[item, 0], short[item, 1]
+            long[item, 0], long[item, 1], short[item, 0], short[item, 1] = 0, 0, 0, 0
         start[query + 1] = n
     return start
 
 
 @njit(cache=True)
-def _gather(
-    keys: I32, stored: F32, used: U8, row: int, kind: int, to_cov: np.float32, share: np.float32, column: int,
-    scratch: F32, rows: I32, n: int,
-) -> int:  # fmt: skip
-    """Add one list to the scratch; rows met for the first time go to rows[n:]. Returns the new n."""
-    start = _STARTS[kind]
-    for at in range(start, start + used[row, kind]):
-        item, weight = keys[row, at], stored[row, at]
-        sums = scratch[item]
-        if sums[0] == 0 and sums[2] == 0 and sums[3] == 0:
-            if not weight * max(to_cov, share) > _TINY:
-                continue
-            rows[n] = item
-            n += 1
-        sums[0] += to_cov * weight
-        if column > 0:
-            sums[column] += share * weight
-    return n
+def _reach(ring: Rows, used: U8) -> int:
+    """Entries that a query may have at most, and one more."""
+    reach = 1
+    for row in ring:
+        if row >= 0:
+            reach += np.int64(used[row, A]) + used[row, B] + used[row, F] + used[row, F1]
+    return reach
 
 
 @njit(cache=True)
 def _total(stored: F32, used: U8, row: int) -> np.float32:
     total = _TINY
-    for at in range(_STARTS[F1], _STARTS[F1] + used[row, F1]):
-        total += stored[row, at]
+    for at in range(_START[F1], _START[F1] + used[row, F1]):
+        total += stored[row, at, 1]
     return total
 
 
 @njit(cache=True)
-def _places(start: I64, found: I32, owner: Owner, rows: Rows, place: I32) -> I64:
-    """Where the evidence of each candidate stands, -1 = nowhere; `place` is scratch, zeros before and after."""
-    at = np.empty(len(rows), np.int64)
+def _of(
+    start: I64, found: I32, cov: F32, bwd: F32, forward: F32, last: F32, owner: Owner, rows: Rows, place: I32
+) -> F32:
+    """`place` may hold anything: an entry counts only if it is one of the query's and names the row."""
+    out = np.zeros((4, len(rows)), np.float32)
+    query = -1
+    for at in range(len(rows)):
+        if owner[at] != query:
+            query = owner[at]
+            for entry in range(start[query], start[query + 1]):
+                place[found[entry]] = entry
+        entry = place[rows[at]]
+        if start[query] <= entry < start[query + 1] and found[entry] == rows[at]:
+            out[0, at], out[1, at], out[2, at], out[3, at] = cov[entry], bwd[entry], forward[entry], last[entry]
+    return out
+
+
+@njit(cache=True)
+def _terms(
+    rings: Rows, count: F64, cells: I32, stored: F32, used: U8, owner: Owner, rows: Rows, place: I64, out: F32
+) -> None:
+    """`place` holds -1 before and after."""
     first = 0
     while first < len(rows):
-        query = owner[first]
         end = first
-        for entry in range(start[query], start[query + 1]):
-            place[found[entry]] = entry + 1
-        while end < len(rows) and owner[end] == query:
-            at[end] = place[rows[end]] - 1
+        while end < len(rows) and owner[end] == owner[first]:
+            place[rows[end]] = end
             end += 1
-        for entry in range(start[query], start[query + 1]):
-            place[found[entry]] = 0
+        for d in range(rings.shape[1]):
+            row = rings[owner[first], d]
+            if row < 0:
+                continue
+            q = _SHARES[A, d] / np.float32(np.sqrt(max(count[row], 1.0)))
+            for kind, share in ((A, q), (B, q * np.float32(BACKWARD))):
+                for at in range(_START[kind], _START[kind] + used[row, kind]):
+                    to = place[cells[row, at, 0]]
+                    if to >= 0:
+                        out[to, d] += share * stored[row, at, 1]
+        for at in range(first, end):
+            place[rows[at]] = -1
         first = end
-    return at

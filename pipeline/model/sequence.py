@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from pipeline.model.changes import Changes, note
+from pipeline.model.changes import Changes
 from pipeline.model.rows import ItemRows
 from pipeline.types import F32, I32, I64, RING, U32, U64, ItemVectors, Mask, Rows
 
@@ -101,7 +101,7 @@ class Sequence:
             self._e_in.data, self._g_in.data, self._out.data, self.dimension, self.attention,
             self._rows.hashes, self._known.data, self._pool.data, self.n_known,
             steps.targets, steps.rings, steps.weights, steps.seeds, steps.owner, steps.consumed_start, steps.consumed,
-            negatives, changes.moved, changes.since, changes.tick,
+            negatives, changes.moved,
         )  # fmt: skip
         return int(reset)
 
@@ -185,7 +185,7 @@ def _learn(
     e_in: F32, g_in: F32, out: F32, k: int, attention: F32,
     hashes: U64, known: Mask, pool: I32, n_known: int,
     targets: Rows, rings: Rows, weights: F32, seeds: U64, owner: I64, consumed_start: I64, consumed: U32,
-    negatives: int, moved: F32, since: I64, tick: int,
+    negatives: int, moved: F32,
 ) -> tuple[int, int]:  # fmt: skip
     taken = np.zeros(4096, np.uint32)
     stamps = np.full(4096, -1, np.int64)
@@ -202,8 +202,8 @@ def _learn(
         n = _choose(seeds[at], pool, n_known, hashes, taken, stamps, marked, chosen)
         if _pull(chosen, n, h, out, k, weights[at], pull):
             _gradient(chosen, n, pull, out, gh)
-            _step_out(chosen, n, pull, h, out, k, moved, since, tick)
-            _step_in(rings[at], scale, gh, e_in, g_in, attention, moved, since, tick)
+            _step_out(chosen, n, pull, h, out, k, moved)
+            _step_in(rings[at], scale, gh, e_in, g_in, attention, moved)
         else:
             reset += _mend(chosen[:n], rings[at], hashes, k, e_in, g_in, out)
         if not known[targets[at]]:
@@ -241,11 +241,12 @@ def _compose(ring: Rows, e_in: F32, attention: F32, h: F32) -> np.float32:
     h[:] = 0
     total = np.float32(0)
     for d in range(len(ring)):
-        if ring[d] >= 0:
-            w, e = attention[d], e_in[ring[d]]
+        row = ring[d]
+        if row >= 0:
+            w = attention[d]
             total += w
             for i in range(len(h)):
-                h[i] += w * e[i]
+                h[i] += w * e_in[row, i]
     if total == 0:
         return np.float32(0)
     scale = np.float32(1) / np.sqrt(total)
@@ -276,10 +277,10 @@ def _pull(chosen: I64, n: int, h: F32, out: F32, k: int, weight: np.float32, pul
     """The gradient of log p(target) by each z, times the weight; False if anything is not finite."""
     peak = np.float32(-np.inf)
     for j in range(n):
-        e = out[chosen[j]]
-        z = e[k]
+        row = chosen[j]
+        z = out[row, k]
         for i in range(k):
-            z += h[i] * e[i]
+            z += h[i] * out[row, i]
         pull[j] = z
         peak = max(peak, z)
     total = np.float32(0)
@@ -299,46 +300,42 @@ def _gradient(chosen: I64, n: int, pull: F32, out: F32, gh: F32) -> None:
     """gh = sum_j c_j e_out[j], before any of them is written."""
     gh[:] = 0
     for j in range(n):
-        c, e = pull[j], out[chosen[j]]
+        c, row = pull[j], chosen[j]
         for i in range(len(gh)):
-            gh[i] += c * e[i]
+            gh[i] += c * out[row, i]
 
 
 @njit(cache=True, fastmath=_FAST)
-def _step_out(
-    chosen: I64, n: int, pull: F32, h: F32, out: F32, k: int, moved: F32, since: I64, tick: int
-) -> None:
+def _step_out(chosen: I64, n: int, pull: F32, h: F32, out: F32, k: int, moved: F32) -> None:
     power = np.float32(0)
     for i in range(k):
         power += h[i] * h[i]
     for j in range(n):
-        c, e = pull[j], out[chosen[j]]
-        e[k + 1] += c * c * power / np.float32(k)
-        step = RATE / np.sqrt(e[k + 1]) * c
+        c, row = pull[j], chosen[j]
+        out[row, k + 1] += c * c * power / np.float32(k)
+        step = RATE / np.sqrt(out[row, k + 1]) * c
         for i in range(k):
-            e[i] += step * h[i]
-        e[k + 2] += c * c
-        nudge = RATE / np.sqrt(e[k + 2]) * c
-        e[k] += nudge
-        note(moved, since, tick, chosen[j], abs(step) * np.sqrt(power) + abs(nudge))
+            out[row, i] += step * h[i]
+        out[row, k + 2] += c * c
+        nudge = RATE / np.sqrt(out[row, k + 2]) * c
+        out[row, k] += nudge
+        moved[row] += abs(step) * np.sqrt(power) + abs(nudge)
 
 
 @njit(cache=True, fastmath=_FAST)
-def _step_in(
-    ring: Rows, scale: np.float32, gh: F32, e_in: F32, g_in: F32, attention: F32, moved: F32, since: I64, tick: int
-) -> None:
+def _step_in(ring: Rows, scale: np.float32, gh: F32, e_in: F32, g_in: F32, attention: F32, moved: F32) -> None:
     power = np.float32(0)
     for i in range(len(gh)):
         power += gh[i] * gh[i]
     for d in range(len(ring)):
         row = ring[d]
         if row >= 0:
-            share, e = scale * attention[d], e_in[row]
+            share = scale * attention[d]
             g_in[row] += share * share * power / np.float32(len(gh))
             step = RATE / np.sqrt(g_in[row]) * share
             for i in range(len(gh)):
-                e[i] += step * gh[i]
-            note(moved, since, tick, row, step * np.sqrt(power))
+                e_in[row, i] += step * gh[i]
+            moved[row] += step * np.sqrt(power)
 
 
 @njit(cache=True)

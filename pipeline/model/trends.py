@@ -33,6 +33,16 @@ class Trends:
         self._last_seen = rows.column((), np.int64, 0)
 
     @property
+    def decayed(self) -> F32:
+        """(capacity, H) decayed counts as of `reference`."""
+        return self._decayed.data
+
+    @property
+    def reference(self) -> I64:
+        """(capacity,) ms; 0 = never counted."""
+        return self._reference.data
+
+    @property
     def count(self) -> F64:
         """(capacity,) all-time weight."""
         return self._count.data
