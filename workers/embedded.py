@@ -81,9 +81,8 @@ class Server:
                 return
             time.sleep(_POLL_S)
         self.kill()
-        raise EmbeddedUnavailable(
-            f"embedded: {self.command[0]} did not start on port {self.port}: {self._last_words()}"
-        )
+        name = Path(self.command[0]).name
+        raise EmbeddedUnavailable(f"embedded: {name} did not start on port {self.port}: {self._last_words()}")
 
     def kill(self) -> None:
         """End it as a crash does."""
