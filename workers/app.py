@@ -1,0 +1,155 @@
+"""The only file that knows Faust: it hosts the parts of the roles as services of one Faust app.
+
+A part is a coroutine that runs until it is stopped. One that ends with an error ends the host: nothing was
+acknowledged that was not done, so the next process goes on where this one stood. Faust consumes nothing here but the
+`items` topic (an agent costs 65 us a record; the hot lanes are services around their own consumer).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import faust
+import mode
+import structlog
+
+from workers.settings import Settings
+
+log = structlog.get_logger()
+
+STOP_WITHIN_S = 20.0
+
+
+class Part(Protocol):
+    """Something that runs as long as its process."""
+
+    async def run(self) -> None: ...
+    def stop(self) -> None:
+        """Ask `run` to end soon, with what it has in flight finished."""
+
+
+# Takes records of one topic; when it returns, they are acknowledged.
+OnRecords = Callable[[Sequence[Any]], Awaitable[None]]
+
+
+class Host:
+    """A Faust app around parts (and, with `agent`, around one agent on a topic)."""
+
+    def __init__(self, settings: Settings, name: str, parts: Sequence[Part]) -> None:
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._datadir = tempfile.TemporaryDirectory(prefix="headrace-")
+        self._app = _faust_app(settings, name, self._datadir.name)
+        self._app.producer_only = True  # without topics of its own, Faust would die subscribing to none
+        self._services = [_PartService(part, self.failed) for part in parts]
+        for service in self._services:
+            self._app.add_dependency(service)
+
+    def agent(self, topic: str, on_records: OnRecords, most: int, within_s: float) -> None:
+        """Consume `topic` by an agent: up to `most` records at once, acknowledged when `on_records` has returned.
+
+        An exception in an agent acknowledges its event (the event would be lost), so none leaves the loop: it fails
+        the host.
+        """
+        self._app.producer_only = False
+        channel = self._app.topic(topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+
+        async def consume(stream: Any) -> None:
+            async for events in stream.noack().noack_take(most, within=within_s):
+                try:
+                    await on_records([event.message for event in events])
+                except Exception as error:
+                    _fail(self.failed, error)
+                    await asyncio.Event().wait()  # acknowledge nothing; the host is being stopped
+                for event in events:
+                    event.ack()
+
+        self._app.agent(channel, name=f"{topic}-agent", concurrency=1)(consume)
+
+    async def start(self) -> None:
+        await self._app.start()
+
+    async def stop(self) -> None:
+        """Stop every part; whatever is not done after 20 s is abandoned (nothing of it was acknowledged)."""
+        try:
+            async with asyncio.timeout(STOP_WITHIN_S):
+                for service in self._services:
+                    service.part.stop()
+                await self._app.stop()
+        except TimeoutError:
+            log.error("not stopped in time; abandoned", seconds=STOP_WITHIN_S)
+        finally:
+            self._datadir.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def hosting(host: Host) -> AsyncIterator[Host]:
+    """Start the host, stop it at the end."""
+    try:
+        await host.start()
+        yield host
+    finally:
+        await host.stop()
+
+
+class _PartService(mode.Service):
+    """A part as a service of the app."""
+
+    def __init__(self, part: Part, failed: asyncio.Future[None]) -> None:
+        super().__init__()
+        self.part = part
+        self._failed = failed
+        self._task: asyncio.Task[None] | None = None
+
+    async def on_start(self) -> None:
+        self._task = asyncio.create_task(self.part.run(), name=type(self.part).__name__)
+        self._task.add_done_callback(self._ended)
+
+    async def on_stop(self) -> None:
+        self.part.stop()
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None and not task.cancelled():
+            _fail(self._failed, error)
+
+
+def _fail(failed: asyncio.Future[None], error: BaseException) -> None:
+    if not failed.done():
+        failed.set_exception(error)
+        failed.exception()  # it is read by whoever awaits the host; without one it must not warn at exit
+
+
+def _faust_app(settings: Settings, name: str, datadir: str) -> Any:
+    """Settings of a hosted app; each line's reason is in docs/decisions."""
+    return faust.App(
+        f"{settings.prefix}-{name}",
+        broker=[f"kafka://{address}" for address in settings.kafka.bootstrap.split(",")],
+        datadir=datadir,
+        processing_guarantee="at_least_once",
+        store="memory://",
+        table_standby_replicas=0,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        reply_create_topic=False,
+        key_serializer="raw",
+        value_serializer="raw",
+        broker_max_poll_interval=1e6,
+        broker_session_timeout=settings.kafka.session_timeout_s,
+        broker_heartbeat_interval=settings.kafka.heartbeat_s,
+        broker_rebalance_timeout=40,
+        broker_request_timeout=40,
+        broker_commit_interval=1.0,
+        broker_max_poll_records=1000,
+        stream_buffer_maxsize=2048,
+        stream_wait_empty=True,
+        consumer_auto_offset_reset="earliest",
+        producer_acks=-1,
+        producer_request_timeout=60,
+    )

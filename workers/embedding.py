@@ -1,0 +1,321 @@
+"""The embedding worker: events in, user states moved in the store, states announced."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import structlog
+
+from pipeline.embedding import compose
+from pipeline.model import Model
+from pipeline.state import Advanced, Outcome, Users, advance, stamp
+from pipeline.types import FORGETS, POSITIVE, Events, Mask, hash_id
+from workers.positions import Batch, Result
+from workers.settings import Settings
+from workers.store import Store, UserRead, Write
+from workers.wire.dead_letter import BadRecord, dead_letter
+from workers.wire.event import EventBatch, Rules, read_events
+from workers.wire.marker import Marker, read_marker, write_marker
+from workers.wire.output import Output
+from workers.wire.recent import pack_recent
+from workers.wire.state import StateRecord, encode_state, forgotten_headers, pack_ring
+
+log = structlog.get_logger()
+
+_NO_MARKER = Marker(version=0, time=-1)
+
+
+@dataclass(slots=True)
+class _Change:
+    """What a batch will have changed, once the store has it."""
+
+    users: list[str]
+    blobs: list[bytes]
+    markers: dict[str, Marker]
+    counts: Counter[str]
+
+
+@dataclass(slots=True)
+class _Cache:
+    """States of one partition, valid under one claim. Least recently written first."""
+
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    markers: dict[str, Marker] = field(default_factory=dict)  # of users that were forgotten
+
+
+class EmbeddingHandler:
+    """Moves states by events. Its cache belongs to the lane's claims: see `Lane` on `stored` and `drop`."""
+
+    def __init__(self, settings: Settings, store: Store, rules: Rules, model: Model) -> None:
+        self.counts: Counter[str] = Counter()
+        self._settings, self._store, self._rules, self._model = settings, store, rules, model
+        self._states_topic = settings.topic("states")
+        self._cache: dict[int, _Cache] = {}
+        self._cached = 0
+        self._changes: dict[int, _Change] = {}
+
+    async def handle(self, batches: list[Batch]) -> list[Result]:
+        """States and announcements of each batch; nothing is changed before `stored`."""
+        now = int(time.time() * 1000)
+        self._changes.clear()
+        reads = [read_events(batch.records, self._rules, batch.partition, now) for batch in batches]
+        cold = {batch.partition: self._cold(batch, read) for batch, read in zip(batches, reads, strict=True)}
+        found = await self._store.read_many(cold) if any(cold.values()) else {}
+        results = []
+        for batch, read in zip(batches, reads, strict=True):
+            users = self._users(
+                batch, read, dict(zip(cold[batch.partition], found.get(batch.partition, []), strict=True))
+            )
+            work = self._announce_again if batch.again else self._apply
+            results.append(work(batch, read, users, now))
+        return results
+
+    def stored(self, result: Result) -> None:
+        """The batch is in the store: its states are the ones to go on from."""
+        change = self._changes.pop(result.batch.partition, None)
+        if change is None:
+            return
+        cache = self._cache.setdefault(result.batch.partition, _Cache())
+        blobs = cache.blobs
+        before = len(blobs)
+        for user, blob in zip(change.users, change.blobs, strict=True):
+            blobs.pop(user, None)  # to the end: it is the most recent now
+            blobs[user] = blob
+        cache.markers.update(change.markers)
+        self._cached += len(blobs) - before
+        self.counts.update(change.counts)
+        if self._cached > self._settings.users.cache:
+            self._shrink()
+
+    def drop(self, partition: int) -> None:
+        """Forget what is cached of a partition."""
+        cache = self._cache.pop(partition, None)
+        self._cached -= len(cache.blobs) if cache else 0
+        self._changes.pop(partition, None)
+
+    def _shrink(self) -> None:
+        """Drop the least recently written tenth of each partition."""
+        for cache in self._cache.values():
+            for user in list(cache.blobs)[: len(cache.blobs) // 10 + 1]:
+                del cache.blobs[user]
+                cache.markers.pop(user, None)
+                self._cached -= 1
+
+    def _cold(self, batch: Batch, read: EventBatch) -> list[str]:
+        """Users whose states must be read: all of them where a batch is announced again."""
+        cache = None if batch.again else self._cache.get(batch.partition)
+        cold = [user for user in read.users if cache is None or user not in cache.blobs]
+        self.counts["cold_users"] += len(cold)
+        return cold
+
+    def _users(self, batch: Batch, read: EventBatch, found: dict[str, UserRead]) -> Users:
+        """States and forget markers before the batch, from the cache or just read."""
+        cache = self._cache.get(batch.partition) or _Cache()
+        marked = {user: read_marker(known.marker) for user, known in found.items() if known.marker}
+        n = len(read.users)
+        users = Users(
+            blobs=[found[user].blob if user in found else cache.blobs[user] for user in read.users],
+            forgotten_time=np.full(n, -1, np.int64),
+            forgotten_version=np.zeros(n, np.int64),
+        )
+        markers = {**cache.markers, **marked}
+        if markers:
+            for i, user in enumerate(read.users):
+                marker = markers.get(user, _NO_MARKER)
+                users.forgotten_time[i], users.forgotten_version[i] = marker.time, marker.version
+        return users
+
+    # ---------------------------------------------------------------- new events
+    def _apply(self, batch: Batch, read: EventBatch, users: Users, now: int) -> Result:
+        advanced, read = self._advanced(batch, read, users, now)
+        vectors = compose(advanced.rings, advanced.last_time, self._model)
+        blobs = stamp(advanced, vectors, self._model.epoch, self._model.version)
+        events = read.events
+        applied = advanced.outcome == Outcome.APPLIED
+        announced = applied & (events.offset >= advanced.forgotten_version[events.user])
+        writes, outputs = self._effects(batch, read, users, advanced, blobs, _by_user(read, announced))
+        self._changes[batch.partition] = _Change(read.users, blobs, _markers(read, advanced), _outcomes(advanced, read))
+        return Result(batch, writes=writes, outputs=outputs + self._others(batch, read, applied, now))
+
+    def _effects(
+        self,
+        batch: Batch,
+        read: EventBatch,
+        users: Users,
+        advanced: Advanced,
+        blobs: list[bytes],
+        fresh: list[list[int]],
+    ) -> tuple[list[Write], list[Output]]:
+        """What to store and to say of each user that the batch changed."""
+        writes: list[Write] = []
+        outputs: list[Output] = []
+        forgotten = advanced.forgotten_version > users.forgotten_version
+        state_key, ttl = self._store.state_key, self._store.state_ttl_s
+        for i, user in enumerate(read.users):
+            if forgotten[i]:
+                marker = Marker(int(advanced.forgotten_version[i]), int(advanced.forgotten_time[i]))
+                writes += self._forget(batch.partition, user, marker)
+                outputs.append(self._tombstone(batch.partition, user, marker))
+            if fresh[i]:
+                writes.append(Write(state_key(batch.partition, user), ttl, blobs[i]))
+                evicted = _evicted(advanced, i)
+                outputs.append(self._state(batch.partition, user, blobs[i], evicted, fresh[i], read))
+        return writes, outputs
+
+    def _advanced(self, batch: Batch, read: EventBatch, users: Users, now: int) -> tuple[Advanced, EventBatch]:
+        """The batch at once; should that fail, event by event, so that one failing event costs only itself."""
+        dimension = self._settings.model.dimension
+        try:
+            return advance(users, read.events, dimension), read
+        except Exception as error:  # pure code that fails would fail again: find whose fault it is
+            log.warning("a batch could not be applied at once", error=f"{type(error).__name__}: {error}")
+        bad = self._failing(batch, read, users, now)
+        failing = {id(one.record) for one in bad}
+        good = [record for record in batch.records if id(record) not in failing]
+        kept = read_events(good, self._rules, batch.partition, now)
+        kept.bad.extend(bad)
+        row = {user: i for i, user in enumerate(read.users)}
+        known = _Rows(users).take([row[user] for user in kept.users])
+        return advance(known, kept.events, dimension), kept
+
+    def _failing(self, batch: Batch, read: EventBatch, users: Users, now: int) -> list[BadRecord]:
+        """The records whose events cannot be applied, found one by one from clean rows."""
+        bad, rows = [], _Rows(users)
+        for at, i in zip(read.positions, read.events.user.tolist(), strict=True):
+            one = read_events([batch.records[at]], self._rules, batch.partition, now)
+            try:
+                rows.put(i, advance(rows.take([i]), one.events, self._settings.model.dimension))
+            except Exception as error:
+                bad.append(BadRecord(batch.records[at], "update", str(error), type(error).__name__))
+        return bad
+
+    def _forget(self, partition: int, user: str, marker: Marker) -> list[Write]:
+        """Erase the user: no state, no cached feed, a marker that nothing older passes."""
+        store = self._store
+        return [
+            Write(store.state_key(partition, user), 1, b""),
+            Write(store.feed_key(partition, user), 1, b""),
+            Write(store.marker_key(partition, user), store.marker_ttl_s, write_marker(marker)),
+        ]
+
+    # ---------------------------------------------------------------- announcements
+    def _announce_again(self, batch: Batch, read: EventBatch, users: Users, now: int) -> Result:
+        """What a batch that is in the store already should have said: states as they are now, without `evicted`."""
+        events = read.events
+        valid = (events.time > users.forgotten_time[events.user]) & (
+            events.offset >= users.forgotten_version[events.user]
+        )
+        valid &= (events.effect & FORGETS) == 0
+        outputs = []
+        fresh = _by_user(read, valid & _first_of_its_id(events))
+        for at in np.flatnonzero((events.effect & FORGETS) != 0).tolist():
+            marker = Marker(int(events.offset[at]) + 1, int(events.time[at]))
+            outputs.append(self._tombstone(batch.partition, read.users[int(events.user[at])], marker))
+        for i, user in enumerate(read.users):
+            if users.blobs[i] and fresh[i]:
+                outputs.append(self._state(batch.partition, user, users.blobs[i], None, fresh[i], read))
+        self._changes[batch.partition] = _Change([], [], {}, Counter(announced_again=len(batch.records)))
+        return Result(batch, outputs=outputs + self._others(batch, read, valid, now))
+
+    def _state(
+        self, partition: int, user: str, blob: bytes, evicted: bytes | None, fresh: list[int], read: EventBatch
+    ) -> Output:
+        refreshing = [i for i in fresh if read.refreshes[i]]
+        record = StateRecord(
+            blob=blob,
+            evicted=evicted,
+            fresh=[read.fresh(i) for i in fresh],
+            refresh=bool(refreshing),
+            cause=read.cause(refreshing[-1]) if refreshing else None,
+        )
+        return Output(self._states_topic, user.encode(), encode_state(record), [], partition)
+
+    def _tombstone(self, partition: int, user: str, marker: Marker) -> Output:
+        headers = forgotten_headers(marker.version - 1, marker.time)
+        return Output(self._states_topic, user.encode(), None, headers, partition)
+
+    def _others(self, batch: Batch, read: EventBatch, applied: Mask, now: int) -> list[Output]:
+        """Dead letters, re-routed records, and what all retrieval workers need of all users."""
+        topic, group = self._settings.topic("dead-letters"), self._settings.topic("embedding")
+        outputs = [dead_letter(bad, topic, group, now) for bad in read.bad] + read.astray
+        rows = _recent(read, applied)
+        if rows:
+            outputs.append(Output(self._settings.topic("recent"), b"%d" % batch.partition, rows, [], batch.partition))
+        return outputs
+
+
+class _Rows:
+    """Users that can be taken apart and put back, for the way event by event."""
+
+    def __init__(self, users: Users) -> None:
+        self._blobs = list(users.blobs)
+        self._time, self._version = users.forgotten_time.copy(), users.forgotten_version.copy()
+
+    def take(self, rows: list[int]) -> Users:
+        """The users of `rows`, as they are now."""
+        return Users([self._blobs[i] for i in rows], self._time[rows], self._version[rows])
+
+    def put(self, row: int, advanced: Advanced) -> None:
+        """User `row`, advanced alone."""
+        self._blobs[row] = advanced.buffer[advanced.start[0] : advanced.start[1]].tobytes()
+        self._time[row], self._version[row] = advanced.forgotten_time[0], advanced.forgotten_version[0]
+
+
+def _by_user(read: EventBatch, wanted: Mask) -> list[list[int]]:
+    """For each user of the batch the indices of wanted events, in log order."""
+    grouped: list[list[int]] = [[] for _ in read.users]
+    users = read.events.user.tolist()
+    for i in np.flatnonzero(wanted).tolist():
+        grouped[users[i]].append(i)
+    return grouped
+
+
+def _first_of_its_id(events: Events) -> Mask:
+    """(m,) False where a user's earlier event of the batch has the same id."""
+    keys = np.stack([events.user.astype(np.uint64), events.id], 1)
+    first = np.zeros(len(events), np.bool_)
+    first[np.unique(keys, axis=0, return_index=True)[1]] = True
+    first[events.id == 0] = True
+    return first
+
+
+def _evicted(advanced: Advanced, user: int) -> bytes:
+    of_user = slice(int(advanced.evicted_start[user]), int(advanced.evicted_start[user + 1]))
+    return pack_ring(
+        advanced.evicted_items[of_user], advanced.evicted_times[of_user], advanced.evicted_actions[of_user]
+    )
+
+
+def _markers(read: EventBatch, advanced: Advanced) -> dict[str, Marker]:
+    """The markers of the batch's users that were ever forgotten."""
+    return {
+        read.users[i]: Marker(int(advanced.forgotten_version[i]), int(advanced.forgotten_time[i]))
+        for i in np.flatnonzero(advanced.forgotten_version > 0).tolist()
+    }
+
+
+def _recent(read: EventBatch, applied: Mask) -> bytes:
+    """Positive events and forgets of the batch, packed; b"" for none."""
+    events = read.events
+    wanted = np.flatnonzero(applied & ((events.effect & (POSITIVE | FORGETS)) != 0))
+    if not len(wanted):
+        return b""
+    users = np.array([hash_id(user) for user in read.users], np.uint64)
+    return pack_recent(
+        offsets=events.offset[wanted],
+        users=users[events.user[wanted]],
+        items=np.where(events.effect[wanted] & FORGETS, 0, events.item[wanted]).astype(np.uint64),
+        times=np.maximum(events.time[wanted] // 1000, 0).astype(np.uint32),
+        actions=events.action[wanted],
+    )
+
+
+def _outcomes(advanced: Advanced, read: EventBatch) -> Counter[str]:
+    found = np.bincount(advanced.outcome, minlength=len(Outcome) + 1)
+    counts = Counter({outcome.name.lower(): int(found[outcome]) for outcome in Outcome if found[outcome]})
+    counts["dead_letters"] += len(read.bad)
+    counts["rerouted"] += len(read.astray)
+    return counts

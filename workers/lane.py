@@ -1,0 +1,333 @@
+"""The only file that knows how to consume as a member of a group: assign, claim, seek, batch, fence, watch.
+
+A lane is a loop of rounds. Each round takes one batch of every claimed partition that has records, and settles all of
+them together, so that a lonely event costs one wake-up and a backlog one store call a partition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from workers import kafka
+from workers.positions import Batch, LaneRefused, Positions, Result, Stand
+from workers.producer import Producer
+from workers.settings import Settings
+
+log = structlog.get_logger()
+
+_IDLE_AFTER_MS = 200  # a poll that brings nothing for so long is a moment to write positions down
+_REVOKE_WITHIN_S = 10.0
+_STUCK_AFTER_S = 60.0
+
+
+class Handler(Protocol):
+    """What a role does with records. It returns effects; the lane carries them out."""
+
+    async def handle(self, batches: list[Batch]) -> list[Result]: ...
+    def stored(self, result: Result) -> None:
+        """The result is in the store: what was cached may be replaced."""
+
+    def drop(self, partition: int) -> None:
+        """The partition is not ours any more, or what is cached of it is stale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where a batch of one partition ends."""
+
+    records: int = 4096
+    users: int = 1000  # one call blocks the store
+    user_records: int = 512
+    user_bytes: int = 256 * 1024
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Records of a claimed partition that are not yet in a batch."""
+
+    stand: Stand
+    position: int  # next offset to read
+    records: deque[Any] = field(default_factory=deque)
+    hole_at: int = -1  # a hole seen here once already
+    progressed: float = 0.0
+
+
+class Lane:
+    """Consumes `topic` as a member of `group`; every record leads to its effects at least once, in log order."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        group: str,
+        positions: Positions,
+        handler: Handler,
+        producer: Producer,
+        limits: Limits,
+        poll_records: int,
+    ) -> None:
+        self.topic = topic
+        self.positions = positions
+        self.counts = {"records": 0, "rounds": 0, "batches": 0, "again": 0, "holes": 0, "unclaimed": 0}
+        self.claimed = asyncio.Event()  # all that the group assigned is claimed
+        self._settings, self._group = settings, group
+        self._handler, self._producer, self._limits = handler, producer, limits
+        self._poll_records = poll_records
+        self._consumer: Any = None
+        self._queues: dict[int, _Queue] = {}
+        self._unclaimed: dict[int, float] = {}  # partition -> claim only after a heartbeat later than this
+        self._round = asyncio.Lock()
+        self._heartbeat_at = 0.0
+        self._stopping = False
+        self._fatal: BaseException | None = None
+
+    async def run(self) -> None:
+        """Consume until `stop`. Raises LaneRefused, ProduceError or what the client raises: the process must end."""
+        self._consumer = await kafka.start_consumer(self._settings, group=self._group)
+        self._note_heartbeats()
+        self._consumer.subscribe([self.topic], listener=_Listener(self))
+        watchdog = asyncio.create_task(self._watch())
+        try:
+            while not self._stopping:
+                if self._fatal is not None:
+                    raise self._fatal
+                if watchdog.done():
+                    watchdog.result()
+                await self._turn()
+        finally:
+            watchdog.cancel()
+            await asyncio.gather(watchdog, return_exceptions=True)
+            await self._close()
+
+    def stop(self) -> None:
+        """Finish the round in flight, write positions down, leave the group."""
+        self._stopping = True
+
+    def lag(self) -> int:
+        """High watermark - position, over the claimed partitions (what was never fetched counts as 0)."""
+        return sum(self._lag_of(p, queue) for p, queue in self._queues.items())
+
+    # ---------------------------------------------------------------- a turn of the loop
+    async def _turn(self) -> None:
+        pending = any(queue.records for queue in self._queues.values())
+        if not pending:
+            await self._poll()
+        async with self._round:
+            if self._unclaimed:
+                await self._claim()
+            batches = [batch for p, queue in self._queues.items() if (batch := self._cut(p, queue))]
+            if batches:
+                await self._settle(batches)
+            else:
+                for partition in await self.positions.idle():
+                    self._lose(partition, "FENCED")
+
+    async def _poll(self) -> None:
+        try:
+            fetched = await self._consumer.getmany(
+                timeout_ms=50 if self._unclaimed else _IDLE_AFTER_MS, max_records=self._poll_records
+            )
+        except NoOffsetForPartitionError:  # a new group's partition, before the claim has sought
+            return
+        except OffsetOutOfRangeError as error:
+            for tp in error.args[0]:
+                if tp.partition in self._queues:  # claim again: the start rules say what it means
+                    self._lose(tp.partition, "GAP")
+            return
+        for tp, records in fetched.items():
+            queue = self._queues.get(tp.partition)
+            if queue is None:
+                self.counts["unclaimed"] += len(records)
+            elif records:
+                self._enqueue(tp, queue, records)
+
+    def _enqueue(self, tp: TopicPartition, queue: _Queue, records: list[Any]) -> None:
+        if records[0].offset < queue.position:
+            records = [r for r in records if r.offset >= queue.position]
+            if not records:
+                return
+        if self.positions.contiguous and records[0].offset > queue.position:
+            if queue.hole_at != queue.position:
+                queue.hole_at = queue.position
+                self._consumer.seek(tp, queue.position)
+                return
+            self.counts["holes"] += 1  # the log itself has it: transaction markers
+        queue.records.extend(records)
+        queue.position = records[-1].offset + 1
+
+    def _cut(self, partition: int, queue: _Queue) -> Batch | None:
+        if not queue.records:
+            return None
+        again = queue.records[0].offset < queue.stand.next
+        records = self._cut_records(queue, queue.stand.next if again else None)
+        expected = records[0].offset if again else queue.stand.next
+        return Batch(partition, records, expected, records[-1].offset + 1, again)
+
+    def _cut_records(self, queue: _Queue, before: int | None) -> list[Any]:
+        """At most one batch of `queue`; a re-announcement ends before the first offset that is not applied."""
+        limits, source = self._limits, queue.records
+        taken: list[Any] = []
+        users: dict[bytes | None, list[int]] = {}
+        while source and len(taken) < limits.records and (before is None or source[0].offset < before):
+            record = source[0]
+            seen = users.get(record.key)
+            if seen is None:
+                if len(users) == limits.users:
+                    break
+                seen = users[record.key] = [0, 0]
+            size = len(record.value or b"")
+            if seen[0] and (seen[0] == limits.user_records or seen[1] + size > limits.user_bytes):
+                break
+            seen[0] += 1
+            seen[1] += size
+            taken.append(source.popleft())
+        return taken
+
+    async def _settle(self, batches: list[Batch]) -> None:
+        """The order of effects, written here and nowhere else:
+
+        1. handle: decode, read what is missing, compute. Nothing has happened yet.
+        2. apply: the store takes states and position together, or says FENCED or GAP; those batches end here.
+        3. stored: only now may cached states be replaced.
+        4. send every output; wait for every acknowledgement. A failure ends the process.
+        5. advance: only now are the records behind us.
+        A crash anywhere repeats from 1: applied records are announced again, the others are applied.
+        """
+        results = await self._handler.handle(batches)
+        standing, lost = await self.positions.apply(results)
+        now = time.monotonic()
+        for result in standing:
+            self._handler.stored(result)
+            queue = self._queues[result.batch.partition]
+            queue.stand.next = max(queue.stand.next, result.batch.next)
+            queue.progressed = now
+            self.counts["records"] += len(result.batch.records)
+            self.counts["again"] += len(result.batch.records) if result.batch.again else 0
+        await self._producer.send(output for result in standing for output in result.outputs)
+        await self.positions.advance(standing)
+        for partition, kind in lost.items():
+            self._lose(partition, kind)
+        self.counts["rounds"] += 1
+        self.counts["batches"] += len(batches)
+
+    # ---------------------------------------------------------------- partitions come and go
+    async def _claim(self) -> None:
+        ready = [p for p, after in self._unclaimed.items() if self._may_claim(after)]
+        if not ready:
+            return
+        stands = await self.positions.claim(self._consumer, ready)
+        for partition, stand in stands.items():
+            if partition not in self._unclaimed:  # taken away while we asked
+                continue
+            del self._unclaimed[partition]
+            if not stand.kept:
+                self._handler.drop(partition)
+            self._consumer.seek(TopicPartition(self.topic, partition), stand.start)
+            self._queues[partition] = _Queue(stand, stand.start, progressed=time.monotonic())
+        log.info("claimed", topic=self.topic, partitions=sorted(stands))
+        if not self._unclaimed:
+            self.claimed.set()
+
+    def _may_claim(self, after: float) -> bool:
+        """Only a member whose last heartbeat is fresh claims: a frozen one must not fence its successor."""
+        fresh = time.monotonic() - self._heartbeat_at < self._settings.kafka.session_timeout_s / 2
+        return fresh and self._heartbeat_at > after
+
+    def _lose(self, partition: int, kind: str) -> None:
+        """A claim or its records are void: drop all of it; claim again while the group still assigns it to us."""
+        self._queues.pop(partition, None)
+        self._handler.drop(partition)
+        self.claimed.clear()
+        self._unclaimed[partition] = time.monotonic() if kind == "FENCED" else 0.0
+
+    async def revoked(self, partitions: Collection[int]) -> None:
+        """The group takes partitions away: no new round, 10 s for the one in flight."""
+        try:
+            await asyncio.wait_for(self._round.acquire(), _REVOKE_WITHIN_S)
+        except TimeoutError:
+            self._fatal = LaneRefused(
+                f"{self.topic}: a round did not end within {_REVOKE_WITHIN_S:.0f} s of a rebalance"
+            )
+            return
+        try:
+            await self.positions.release(partitions)
+            for partition in partitions:
+                self._queues.pop(partition, None)
+                self._unclaimed.pop(partition, None)
+        finally:
+            self._round.release()
+
+    def assigned(self, partitions: Collection[int], before: Collection[int]) -> None:
+        """The group gives partitions; they are claimed in the loop, where an error counts."""
+        self._heartbeat_at = time.monotonic()
+        for partition in set(before) - set(partitions):
+            self._handler.drop(partition)
+        self._unclaimed = dict.fromkeys(partitions, 0.0)
+        self.claimed.clear()
+        if not partitions:
+            self.claimed.set()
+
+    async def _close(self) -> None:
+        async with self._round:
+            await self.positions.release(list(self._queues))
+        try:
+            await asyncio.wait_for(self._consumer.stop(), 5)
+        except TimeoutError:
+            log.warning("consumer did not close: the broker does not answer", topic=self.topic)
+
+    # ---------------------------------------------------------------- watching
+    def _note_heartbeats(self) -> None:
+        """Keep the time of the last heartbeat that the group took; the client does not tell."""
+        coordinator = self._consumer._coordinator
+        beat = coordinator._do_heartbeat
+
+        async def noted() -> bool:
+            taken: bool = await beat()
+            if taken:
+                self._heartbeat_at = time.monotonic()
+            return taken
+
+        coordinator._do_heartbeat = noted
+
+    async def _watch(self) -> None:
+        """End a lane that is alive and silent: lag, a store that answers, and no progress for a minute."""
+        ticked = time.monotonic()
+        while True:
+            await asyncio.sleep(1)
+            now = time.monotonic()
+            paused = now - ticked > 5  # the whole process was frozen: nobody could have progressed
+            ticked = now
+            for partition, queue in self._queues.items():
+                if paused or self._lag_of(partition, queue) <= 0:
+                    queue.progressed = now
+                elif now - queue.progressed > _STUCK_AFTER_S and await self.positions.reachable():
+                    where = f"{self.topic}[{partition}]@{queue.stand.next}"
+                    raise LaneRefused(f"{where}: no progress for {_STUCK_AFTER_S:.0f} s although there is lag")
+
+    def _lag_of(self, partition: int, queue: _Queue) -> int:
+        high = self._consumer.highwater(TopicPartition(self.topic, partition))
+        return 0 if high is None else max(0, high - queue.stand.next)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Rebalances are eager: everything is revoked, then what remains ours is assigned anew."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._had: set[int] = set()
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        self._had = {tp.partition for tp in revoked} or self._had
+        await self._lane.revoked([tp.partition for tp in revoked])
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        self._lane.assigned([tp.partition for tp in assigned], before=self._had)

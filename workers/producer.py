@@ -1,0 +1,112 @@
+"""Producing: batches of our own by partition, sizes checked first, every acknowledgement awaited.
+
+`send()` of aiokafka costs 10-12 us a record; a batch of our own costs 1.3 us a record and does not linger. A batch that
+the broker refuses breaks an idempotent producer for good, so whatever is too large is refused here, before it is
+appended, and any other failure is final: the process ends, and the positions in the store make that safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Self
+
+import structlog
+
+from workers import kafka
+from workers.settings import Settings
+from workers.wire.output import Output
+from workers.wire.partition import partition_of
+
+log = structlog.get_logger()
+
+LARGEST_RECORD = 1_000_000  # bytes; topics take 1 MiB, and a record carries some overhead
+_ACK_TIMEOUT_S = 60.0
+
+
+class ProduceError(RuntimeError):
+    """The broker did not take a record: this producer cannot go on."""
+
+
+class Producer:
+    """An idempotent producer with awaited acknowledgements. Where a broker knows no idempotence it says so once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: Any = None
+        self._partitions: dict[str, int] = {}
+        self.sent = 0
+
+    async def start(self) -> Self:
+        self._client = await kafka.start_producer(self._settings)
+        return self
+
+    async def stop(self) -> None:
+        """Close within 5 s: `stop()` of the client hangs while the broker is frozen."""
+        if self._client is not None:
+            client, self._client = self._client, None
+            try:
+                await asyncio.wait_for(client.stop(), 5)
+            except TimeoutError:
+                log.warning("producer did not close: the broker does not answer")
+
+    async def send(self, outputs: Iterable[Output]) -> None:
+        """Write all of `outputs`, in order within a partition, and wait until all are acknowledged by all replicas.
+
+        An output without a partition goes where its key belongs. Raises ProduceError; then nothing may be acknowledged.
+        """
+        pending = await self._submit(outputs)
+        if not pending:
+            return
+        try:
+            await asyncio.wait_for(asyncio.gather(*pending), _ACK_TIMEOUT_S)
+        except TimeoutError:
+            raise ProduceError(f"produce: no acknowledgement within {_ACK_TIMEOUT_S:.0f} s") from None
+        except Exception as error:
+            raise ProduceError(f"produce: {type(error).__name__}: {error}") from error
+
+    async def _submit(self, outputs: Iterable[Output]) -> list[asyncio.Future[Any]]:
+        open_batches: dict[tuple[str, int], Any] = {}
+        pending = []
+        for output in outputs:
+            target = (output.topic, await self._partition(output))
+            _check_size(output)
+            batch = open_batches.get(target)
+            headers = output.headers
+            if (
+                batch is None
+                or batch.append(timestamp=None, key=output.key, value=output.value, headers=headers) is None
+            ):
+                if batch is not None:  # it is full
+                    pending.append(await self._submit_batch(batch, target))
+                batch = open_batches[target] = self._client.create_batch()
+                if batch.append(timestamp=None, key=output.key, value=output.value, headers=headers) is None:
+                    raise ProduceError(f"produce: a record for {output.topic} does not fit an empty batch")
+            self.sent += 1
+        for target, batch in open_batches.items():
+            pending.append(await self._submit_batch(batch, target))
+        return pending
+
+    async def _submit_batch(self, batch: Any, target: tuple[str, int]) -> asyncio.Future[Any]:
+        batch.close()
+        try:
+            future: asyncio.Future[Any] = await asyncio.wait_for(
+                self._client.send_batch(batch, target[0], partition=target[1]), _ACK_TIMEOUT_S
+            )
+        except Exception as error:
+            raise ProduceError(f"produce to {target[0]}[{target[1]}]: {type(error).__name__}: {error}") from error
+        return future
+
+    async def _partition(self, output: Output) -> int:
+        if output.partition is not None:
+            return output.partition
+        count = self._partitions.get(output.topic)
+        if count is None:
+            count = self._partitions[output.topic] = len(await self._client.partitions_for(output.topic))
+        return partition_of(output.key or b"", count, self._settings.partitioner)
+
+
+def _check_size(output: Output) -> None:
+    size = len(output.key or b"") + len(output.value or b"") + sum(len(k) + len(v) for k, v in output.headers)
+    if size > LARGEST_RECORD:
+        raise ProduceError(f"produce to {output.topic}: a record of {size} bytes; at most {LARGEST_RECORD} are taken")

@@ -1,0 +1,147 @@
+"""Follow topics into memory, without a group: whole compacted topics, or a log from known offsets.
+
+Caught up means: every partition's position has reached the high watermark that was seen first. A lane joins its group
+only then, so that nobody is served from half a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
+
+from workers import kafka
+from workers.settings import Settings
+
+log = structlog.get_logger()
+
+_SLICE_S = 0.002  # of a shared loop: following a backlog must not hold feeds up
+_POLL_MS = 500
+_POLL_RECORDS = 4000
+_MOST_AT_ONCE = 1000
+
+OnRecords = Callable[[Sequence[Any]], None]
+
+
+class Follower:
+    """Hands every record of `topic` from `start` on to `on_records`, in log order within a partition.
+
+    They come in runs of one partition, as long as one call takes about 2 ms. `on_records` must not raise for bad
+    input: it counts and goes on. What it raises ends the follower, and the process.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        on_records: OnRecords,
+        start: Mapping[int, int] | None = None,
+        *,
+        at_end: bool = False,  # begin behind what is there
+    ) -> None:
+        self.topic = topic
+        self.caught_up = asyncio.Event()
+        self.records = 0
+        self.skipped = 0  # offsets before the log's start: retention or compaction took them
+        self._settings = settings
+        self._on_records = on_records
+        self._run = 16  # records a call
+        self._start = dict(start or {})
+        self._at_end = at_end
+        self._consumer: Any = None
+        self._positions: dict[int, int] = {}
+        self._first_high: dict[int, int] = {}
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Follow until `stop`."""
+        self._consumer = await kafka.start_consumer(self._settings, group=None)
+        try:
+            await self._begin()
+            while not self._stopping:
+                await self._poll()
+        finally:
+            try:
+                await asyncio.wait_for(self._consumer.stop(), 5)
+            except TimeoutError:
+                log.warning("follower did not close: the broker does not answer", topic=self.topic)
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def positions(self) -> dict[int, int]:
+        """The next offset to read, a partition."""
+        return dict(self._positions)
+
+    def lag(self) -> int:
+        """High watermark - position, summed over partitions."""
+        return sum(max(0, self._high(p) - position) for p, position in self._positions.items())
+
+    async def _begin(self) -> None:
+        partitions = await kafka.partitions_of(self._consumer, self.topic)
+        tps = [TopicPartition(self.topic, p) for p in partitions]
+        self._consumer.assign(tps)
+        begins = await self._consumer.beginning_offsets(tps)
+        if self._at_end:
+            self._start = {tp.partition: end for tp, end in (await self._consumer.end_offsets(tps)).items()}
+        for tp in tps:
+            wanted = self._start.get(tp.partition, 0)
+            self.skipped += max(0, begins[tp] - wanted) if wanted else 0
+            self._seek(tp, max(begins[tp], wanted))
+
+    def _seek(self, tp: TopicPartition, offset: int) -> None:
+        self._consumer.seek(tp, offset)
+        self._positions[tp.partition] = offset
+
+    async def _poll(self) -> None:
+        try:
+            fetched = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
+        except OffsetOutOfRangeError as error:
+            await self._restart(list(error.args[0]))
+            return
+        for tp, records in fetched.items():
+            await self._hand_over(records)
+            self._positions[tp.partition] = records[-1].offset + 1
+            self.records += len(records)
+        if not self.caught_up.is_set():
+            self._look_whether_caught_up()
+
+    async def _hand_over(self, records: Sequence[Any]) -> None:
+        at = 0
+        while at < len(records):
+            begun = time.perf_counter()
+            self._on_records(records[at : at + self._run])
+            at += self._run
+            slow = time.perf_counter() - begun > _SLICE_S
+            self._run = max(1, self._run // 2) if slow else min(_MOST_AT_ONCE, self._run * 2)
+            await asyncio.sleep(0)
+
+    async def _restart(self, tps: list[TopicPartition]) -> None:
+        """The log was cut behind us: go on at its start, and say so."""
+        begins = await self._consumer.beginning_offsets(tps)
+        for tp in tps:
+            self.skipped += max(0, begins[tp] - self._positions[tp.partition])
+            log.error(
+                "records are gone before they were followed", topic=tp.topic, partition=tp.partition, begins=begins[tp]
+            )
+            self._seek(tp, begins[tp])
+
+    def _high(self, partition: int) -> int:
+        high: int | None = self._consumer.highwater(TopicPartition(self.topic, partition))
+        return 0 if high is None else high
+
+    def _look_whether_caught_up(self) -> None:
+        for partition in self._positions:
+            if partition not in self._first_high:
+                high = self._consumer.highwater(TopicPartition(self.topic, partition))
+                if high is None:
+                    return
+                self._first_high[partition] = high
+        if all(self._positions[p] >= high for p, high in self._first_high.items()):
+            self.caught_up.set()
+            log.info("caught up", topic=self.topic, records=self.records)

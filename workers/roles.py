@@ -1,0 +1,227 @@
+"""The roles of a process: what each consists of, and how a process runs one, some or all of them.
+
+Everything that a handler needs is made here and given to it: store, producer, replicas, lanes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+
+from workers.app import STOP_WITHIN_S, Host, OnRecords, Part, hosting
+from workers.catalog import CatalogHandler, Gravestones
+from workers.embedding import EmbeddingHandler
+from workers.health import Heartbeat
+from workers.items import ItemReplica
+from workers.lane import Lane, Limits
+from workers.positions import StoredPositions
+from workers.producer import Producer
+from workers.settings import Settings
+from workers.store import FunctionsMissing, Store
+from workers.wire.rules import Rules
+
+log = structlog.get_logger()
+
+ROLES = ("embedding", "catalog")
+
+
+class CaughtUpLane:
+    """A lane that joins its group when the items it needs are in memory, not before."""
+
+    def __init__(self, lane: Lane, caught_up: Callable[[], Awaitable[None]]) -> None:
+        self.lane = lane
+        self._caught_up = caught_up
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        waits = [asyncio.ensure_future(self._caught_up()), asyncio.ensure_future(self._stop.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        if not self._stop.is_set():
+            await self.lane.run()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.lane.stop()
+
+
+class Process:
+    """The roles of one process, hosted by one Faust app."""
+
+    def __init__(self, settings: Settings, roles: Sequence[str], *, accept_loss: bool = False) -> None:
+        self.settings, self.roles = settings, tuple(roles)
+        self._accept_loss = accept_loss
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._parts: list[Part] = []
+        self._agent: tuple[str, OnRecords] | None = None
+        self._resources = contextlib.AsyncExitStack()
+        self._ready: list[Callable[[], Awaitable[Any]]] = []
+        self._stats: list[Callable[[], dict[str, Any]]] = []
+        self._lag: list[Callable[[], int]] = []
+        self._host: Host | None = None
+
+    async def start(self) -> None:
+        """Connect, build the roles, run them. Raises StoreUnavailable, BrokerUnavailable, StoreRefused."""
+        try:
+            await self._build()
+            self._host = await self._resources.enter_async_context(hosting(self._hosted()))
+        except BaseException:
+            await self._resources.aclose()
+            raise
+
+    async def stop(self) -> None:
+        """Stop every role within 20 s, then let go of broker and store."""
+        await self._resources.aclose()
+
+    @property
+    def failed(self) -> asyncio.Future[None]:
+        """Done, with the error, when a role has died: the process must end."""
+        if self._host is None:
+            raise RuntimeError("the process was not started")
+        return self._host.failed
+
+    async def ready(self) -> None:
+        """Wait until every lane has claimed what its group gave it. Raises what a role died of."""
+        waiting: asyncio.Future[Any] = asyncio.gather(*(ready() for ready in self._ready))
+        await asyncio.wait([waiting, self.failed], return_when=asyncio.FIRST_COMPLETED)
+        if self.failed.done():
+            waiting.cancel()
+            self.failed.result()
+
+    def stats(self) -> dict[str, Any]:
+        """Counters of every role, by name."""
+        merged: dict[str, Any] = {}
+        for stats in self._stats:
+            merged |= stats()
+        return merged
+
+    def lag(self) -> int:
+        """Records not yet behind this process: high watermark - position, over lanes and replicas."""
+        return sum(lag() for lag in self._lag)
+
+    # ---------------------------------------------------------------- what each role consists of
+    async def _build(self) -> None:
+        replica = None
+        if {"embedding", "retrieval"} & set(self.roles):
+            replica = ItemReplica(self.settings, catalog="retrieval" in self.roles)
+            self._parts += replica.parts
+            self._lag.append(replica.lag)
+            self._stats.append(lambda: {"items": dict(replica.counts)})
+        for role in self.roles:
+            await getattr(self, f"_build_{role}")(replica)
+        if self.settings.health_file:
+            self._parts.append(Heartbeat(Path(self.settings.health_file)))
+
+    async def _build_embedding(self, replica: ItemReplica) -> None:
+        store, producer = await self._store(), await self._producer()
+        handler = EmbeddingHandler(self.settings, store, Rules.of(self.settings), replica.model)
+        topic = self.settings.topic("events")
+        positions = StoredPositions(store, topic, self._owner, accept_loss=self._accept_loss)
+        lane = Lane(
+            self.settings,
+            topic,
+            self.settings.topic("embedding"),
+            positions,
+            handler,
+            producer,
+            Limits(),
+            poll_records=8192,
+        )
+        self._add_lane("embedding", lane, replica, lambda: {**handler.counts, "retries": store.retries})
+
+    def _add_lane(self, name: str, lane: Lane, replica: ItemReplica, stats: Callable[[], dict[str, Any]]) -> None:
+        self._parts.append(CaughtUpLane(lane, replica.caught_up))
+        self._ready.append(lane.claimed.wait)
+        self._lag.append(lane.lag)
+        self._stats.append(lambda: {name: {**lane.counts, **lane.positions.counts, **stats(), "lag": lane.lag()}})
+
+    async def _build_catalog(self, _: ItemReplica | None) -> None:
+        producer = await self._producer()
+        gravestones = Gravestones(self.settings, producer)
+        handler = CatalogHandler(self.settings, producer)
+        self._parts += [gravestones.follower, gravestones]
+        self._agent = (self.settings.topic("items"), handler.handle)
+        self._stats.append(lambda: {"catalog": dict(handler.counts)})
+
+    def _hosted(self) -> Host:
+        name = self.roles[0] if len(self.roles) == 1 else "all"
+        host = Host(self.settings, name, self._parts)
+        if self._agent is not None:
+            host.agent(*self._agent, most=500, within_s=0.05)
+        return host
+
+    async def _store(self) -> Store:
+        """A connection of its own a role: one role's large call must not hold another's up."""
+        store = await Store.connect(self.settings)
+        self._resources.push_async_callback(store.close)
+        await _wait_for_functions(store)
+        return store
+
+    async def _producer(self) -> Producer:
+        producer = await Producer(self.settings).start()
+        self._resources.push_async_callback(producer.stop)
+        return producer
+
+
+async def _wait_for_functions(store: Store) -> None:
+    """A store that misses its functions or its contract will get them; any other refusal is final."""
+    said = False
+    while True:
+        try:
+            return await store.check()
+        except FunctionsMissing as missing:
+            if not said:
+                log.warning("waiting for the store's functions", reason=str(missing))
+                said = True
+        await asyncio.sleep(1)
+
+
+@contextlib.asynccontextmanager
+async def hosted(settings: Settings, roles: Sequence[str]) -> AsyncIterator[Process]:
+    """Run roles in the running loop: for the demo, tests and benchmarks."""
+    process = Process(settings, roles)
+    await process.start()
+    try:
+        yield process
+    finally:
+        await process.stop()
+
+
+async def _serve(settings: Settings, roles: Sequence[str], accept_loss: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    process = Process(settings, roles, accept_loss=accept_loss)
+    await process.start()
+    log.info("running", roles=list(roles), prefix=settings.prefix)
+    stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([stopping, process.failed], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    # Nothing that is unfinished was acknowledged: leaving hard after the time is safe, hanging is not.
+    loop.call_later(STOP_WITHIN_S + 5, os._exit, 1)
+    await process.stop()
+    for name, counts in process.stats().items():
+        log.info("stopped", part=name, **counts)
+    if process.failed.done():
+        process.failed.result()
+
+
+def run(settings: Settings, roles: Sequence[str], *, accept_loss: bool = False) -> None:
+    """Host `roles` until SIGTERM or SIGINT; returns when all is stopped. Raises what a role died of."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, roles, accept_loss))
