@@ -7,19 +7,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
 
-import msgspec
+from msgspec.structs import replace
 
-from workers.importers.dataset import Check, Data, Moment
+from workers.importers.dataset import Check, Moment
 from workers.producer import Producer
 from workers.settings import Settings
-from workers.wire.errors import InvalidError
-from workers.wire.event import EventData, Rules, read_event, write_event
+from workers.wire.errors import convert
+from workers.wire.event import Rules, read_event, write_event
 from workers.wire.item import ItemData, read_item, write_item
 from workers.wire.output import Headers, Output
-
-T = TypeVar("T")
 
 CHUNK = 500  # records a write when nothing limits the rate
 
@@ -91,13 +88,13 @@ def encode(settings: Settings, moment: Moment) -> Output:
     """A moment as the record to write. Raises WireError for what cannot be written."""
     kind, data = moment
     if kind == "event":
-        return Output(settings.topic("events"), *write_event(_converted(data, EventData)))
-    return Output(settings.topic("items"), *write_item(_converted(data, ItemData)))
+        return Output(settings.topic("events"), *write_event(data))
+    return Output(settings.topic("items"), *write_item(convert(data, ItemData, "item")))
 
 
 def checker(settings: Settings) -> Check:
     """A check of moments by the rules that the workers read them by, but for the clock's window."""
-    rules = Rules.of(msgspec.structs.replace(settings, clock="stream"))
+    rules = Rules.of(replace(settings, clock="stream"))
 
     def check(moment: Moment) -> None:
         output = encode(settings, moment)
@@ -121,13 +118,6 @@ class _Record:
     partition: int = 0
     offset: int = 0
     timestamp: int = 0
-
-
-def _converted(data: Data, type_: type[T]) -> T:
-    try:
-        return msgspec.convert(data, type_)
-    except msgspec.ValidationError as error:
-        raise InvalidError(str(error)) from None
 
 
 def _take(source: Iterator[Moment], events: int) -> Iterator[Moment]:

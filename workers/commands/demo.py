@@ -57,6 +57,8 @@ def demo(
     with embedded.pair() if own else contextlib.nullcontext() as pair:
         settings = shell.with_flags(pair.flags()) if pair is not None else _apart(shell, workers=workers)
         dataset = _dataset(settings, data, seed)
+        if not own:
+            shell.note(f"prefix {settings.prefix}")
         plan = Plan(
             title=f"Headrace: {dataset.name}",
             dataset=dataset.first(events) if events is not None else dataset,
@@ -76,7 +78,6 @@ def _apart(shell: Shell, *, workers: bool) -> Settings:
     if not workers or shell.settings.prefix != Settings().prefix or "prefix" in shell.given:
         return shell.settings
     prefix = f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    shell.note(f"prefix {prefix}")
     return replace(shell.settings, prefix=prefix, clock="stream")
 
 
