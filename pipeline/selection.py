@@ -97,7 +97,7 @@ def order(owner: Owner, scores: F32) -> I64:
     if len(owner) and (owner[-1] >= 1 << 10 or len(owner) >= 1 << 22):
         found = f"{owner[-1] + 1} and {len(owner)}"
         raise ValueError(f"order: expected at most 1,024 queries and 2^22 candidates, found {found}")
-    bits = np.fmax(scores, np.float32(-np.inf)).view(np.uint32)
+    bits = (np.fmax(scores, np.float32(-np.inf)) + np.float32(0)).view(np.uint32)  # + 0 makes -0 a 0
     keys = np.where(bits >> 31, bits, ~bits & np.uint32(0x7FFFFFFF)).astype(np.uint64)  # greatest score first
     keys <<= 22
     keys |= np.arange(len(owner), dtype=np.uint64)
@@ -108,8 +108,8 @@ def order(owner: Owner, scores: F32) -> I64:
 
 
 def _floor(scores: F32, mask: Mask, k: int) -> F32:
-    """(q,) a guess that about 3k + 64 scores lie above: a wrong one costs time only."""
-    columns = np.flatnonzero(mask)
+    """(q,) a guess that about 4k + 64 scores lie above: a wrong one costs time only."""
+    columns = np.flatnonzero(mask[0]) if len(mask) else _NO_ROWS
     n = len(columns)
     if n <= 4 * k + _SAMPLE:
         return np.full(len(scores), -np.inf, np.float32)
@@ -152,7 +152,7 @@ def _unpack(keys: U64, counts: I64) -> Proposals:
 @njit(cache=True)
 def _key(bits: np.uint32, row: int) -> np.uint64:
     """Greater scores give smaller keys; `bits` are those of a float32."""
-    falling = bits if bits >> np.uint32(31) else np.uint32(0x7FFFFFFF) - bits
+    falling = bits if bits > np.uint32(0x80000000) else np.uint32(0x7FFFFFFF) - (bits & np.uint32(0x7FFFFFFF))
     return (np.uint64(falling) << np.uint64(32)) | np.uint64(row)
 
 

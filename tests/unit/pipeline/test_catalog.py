@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.catalog import OTHER_LABEL, Catalog
+from pipeline.model.rows import ItemRows
+from pipeline.types import hash_id
+from tests.retrieving import DAY, NOW, entry
+
+
+def catalog(unlisted: bool = True) -> Catalog:
+    return Catalog(ItemRows(16), unlisted)
+
+
+def test_put_replaces_all_that_was_known() -> None:
+    c = catalog()
+    c.put(
+        entry("a", 3, creator_id="ann", categories=("x", "y"), unsafe=("nsfw",), expires_at=NOW, published_at=NOW - DAY)
+    )
+    row = c.put(entry("a", 4, title="", available=False, categories=("z",)))
+    assert (c.listed[row], c.available[row], c.deleted[row]) == (True, False, False)
+    assert (c.creator[row], c.unsafe[row], c.expires_at[row], c.published_at[row]) == (0, 0, 0, 0)
+    assert c.categories[row].tolist() == [hash_id("z"), *[0] * 7]
+    assert c.title(row) == ""
+
+
+def test_what_is_published_lies_in_columns() -> None:
+    c = catalog()
+    names = tuple(f"c{at}" for at in range(10))
+    row = c.put(entry("a", creator_id="ann", categories=names, unsafe=("nsfw", "gore"), expires_at=5, published_at=4))
+    assert c.hashes[row] == hash_id("a")
+    assert c.creator[row] == hash_id("ann")
+    assert c.categories[row].tolist() == [hash_id(name) for name in names[:8]]
+    assert c.unsafe[row] == c.label("nsfw") | c.label("gore")
+    assert (c.expires_at[row], c.published_at[row], c.title(row)) == (5, 4, "A")
+
+
+def test_a_lower_offset_is_ignored() -> None:
+    c = catalog()
+    row = c.put(entry("a", 7))
+    assert c.put(entry("a", 6, available=False)) == row
+    assert c.available[row]
+    c.remove(hash_id("a"), NOW, offset=6)
+    assert not c.deleted[row]
+    c.put(entry("a", 7, available=False))
+    assert not c.available[row]
+
+
+def test_a_gravestone_hides_until_a_later_record() -> None:
+    c = catalog()
+    row = c.put(entry("a", 7))
+    c.remove(hash_id("a"), NOW)
+    assert (c.listed[row], c.deleted[row], c.open()[row], c.present()[row]) == (False, True, False, False)
+    c.put(entry("a", 6))
+    assert c.deleted[row]
+    c.put(entry("a", 8))
+    assert c.open()[row]
+
+
+def test_a_null_forgets_the_gravestone() -> None:
+    c = catalog()
+    c.put(entry("a", 7))
+    c.remove(hash_id("a"), NOW)
+    c.drop(hash_id("a"))
+    c.drop(hash_id("never met"))
+    row = c.put(entry("a", 1))
+    assert c.open()[row]
+    assert len(c) == 1
+
+
+def test_who_may_be_shown() -> None:
+    for unlisted in (True, False):
+        c = catalog(unlisted)
+        listed, hidden = c.put(entry("a")), c.put(entry("b", available=False))
+        from_events, nameless = c.rows.row(hash_id("c"), "c"), c.rows.row(hash_id("d"))
+        assert [bool(c.open()[row]) for row in (listed, hidden, from_events, nameless)] == [
+            True,
+            False,
+            unlisted,
+            False,
+        ]
+        assert [bool(c.present()[row]) for row in (listed, hidden, from_events, nameless)] == [
+            True, True, unlisted, False,
+        ]  # fmt: skip
+
+
+def test_labels_beyond_the_63rd_share_a_bit() -> None:
+    c = catalog()
+    bits = [c.label(f"label {at}") for at in range(66)]
+    assert len(set(bits)) == 64
+    assert bits[63] == bits[65] == OTHER_LABEL
+    assert c.label("label 0") == 1
+
+
+def test_columns_outgrow_their_first_size() -> None:
+    c = catalog()
+    for at in range(100):
+        c.put(entry(f"i{at}", at, expires_at=at))
+    assert c.expires_at[: len(c)].tolist() == list(range(100))
+    assert c.open().sum() == 100
+    assert c.hashes.dtype == np.uint64
