@@ -1,0 +1,135 @@
+"""Feeds by hand: what is hidden from whom, how creators are spread, and why an item is there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.arrangers.spread_creators import SpreadCreators
+from pipeline.catalog import Catalog
+from pipeline.filters.safe import Safe
+from pipeline.model import Model
+from pipeline.model.rows import ItemRows
+from pipeline.provenance import Feed
+from pipeline.queries import Attributes
+from pipeline.recipe import home
+from pipeline.retrieval import build_feeds
+from tests.retrieving import NOW, K, User, entry, lists, queries, vectors
+
+
+class Shop:
+    """A catalogue and a model to fill by hand."""
+
+    def __init__(self, *items: str) -> None:
+        rows = ItemRows(16)
+        self.model, self.catalog = Model(rows, K), Catalog(rows)
+        for at, item in enumerate(items):
+            self.model.put_vectors(vectors(item, count=9.0, bias=1.0 - at / 10))
+
+    def feeds(self, *users: User, size: int = 10, repeats: bool = False) -> list[Feed]:
+        return build_feeds(queries(self.model, users), self.catalog, self.model, home(size, repeats))
+
+    def shown(self, *users: User, **how: bool) -> list[str]:
+        return ["".join(self.model.rows.ids[row] for row in feed.rows) for feed in self.feeds(*users, **how)]
+
+
+def test_what_a_user_consumed_or_blocked_is_hidden_from_them_alone() -> None:
+    shop = Shop("a", "b", "c")
+    assert shop.shown(User(consumed=["a"], blocked=["b"]), User()) == ["c", "abc"]
+    assert shop.shown(User(consumed=["a"], blocked=["b"]), repeats=True) == ["ac"]
+
+
+def test_hidden_and_expired_items_are_counted_by_reason() -> None:
+    shop = Shop("a", "b", "c", "d")
+    shop.catalog.put(entry("a", available=False))
+    shop.catalog.put(entry("b", unsafe=("nsfw",)))
+    (feed,) = shop.feeds(User(consumed=["c"]))
+    assert [shop.model.rows.ids[row] for row in feed.rows] == ["d"]
+    assert feed.dropped == {"unavailable": 1, "unsafe": 1, "consumed": 1}
+    assert (feed.gathered, feed.ranked) == (4, 1)
+
+
+def test_muted_creators_and_categories_are_hidden() -> None:
+    shop = Shop("a", "b", "c")
+    shop.catalog.put(entry("a", creator_id="ann"))
+    shop.catalog.put(entry("b", categories=("x", "y")))
+    ann, y = Attributes(muted_creators=("ann",)), Attributes(muted_categories=("y", "z"))
+    assert shop.shown(User(attributes=ann), User(attributes=y), User()) == ["bc", "ac", "abc"]
+
+
+def test_unsafe_items_are_for_the_audiences_that_may_see_them() -> None:
+    shop = Shop("a", "b", "c")
+    shop.catalog.put(entry("a", unsafe=("nsfw",)))
+    shop.catalog.put(entry("b", unsafe=("nsfw", "gore")))
+    users = [User(attributes=Attributes(audience=name)) for name in ("", "kids", "adult")]
+    assert shop.shown(*users) == ["c", "c", "abc"]
+    asked, rows = queries(shop.model, [User(attributes=Attributes(audience="teen"))]), np.arange(3)
+    teen = Safe(allowed=(("teen", ("nsfw", "unheard of")),))
+    assert teen(asked, shop.catalog, rows, np.zeros(3, np.int64)).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("creators", "expected"),
+    [
+        ("AABBCC", "ABCABC"),
+        ("AAAB", "ABAA"),  # where it cannot be avoided, the better item goes first
+        ("AAAA", "AAAA"),
+        ("A--A", "A--A"),  # items of nobody stand anywhere
+        ("----", "----"),
+        ("AA--", "A--A"),
+        ("", ""),
+    ],
+)
+def test_creators_are_spread(creators: str, expected: str) -> None:
+    shop = Shop()
+    rows = [shop.catalog.put(entry(f"i{at}", creator_id=name.strip("-"))) for at, name in enumerate(creators)]
+    asked = queries(shop.model, [User()])
+    order = SpreadCreators()(asked, shop.catalog, np.array(rows, np.int64), np.zeros(len(rows), np.int64))
+    assert "".join(creators[at] for at in order) == expected
+    for name in set(creators):
+        places = [at for at in order if creators[at] == name]
+        assert places == sorted(places)  # of one creator the better item comes first
+
+
+def test_spreading_stops_at_its_depth() -> None:
+    shop = Shop()
+    rows = np.array([shop.catalog.put(entry(f"i{at}", creator_id=name)) for at, name in enumerate("AABBAAB")])
+    order = SpreadCreators(window=2, depth=2)(queries(shop.model, [User()]), shop.catalog, rows, np.zeros(7, np.int64))
+    assert order.tolist() == [0, 2, 1, 3, 4, 5, 6]
+
+
+def test_a_feed_says_why() -> None:
+    shop = Shop()
+    axis = np.eye(K, dtype=np.float32)
+    shop.model.put_vectors(vectors("last", e_in=axis[0], e_out=axis[7], count=1.0))
+    shop.model.put_vectors(vectors("first", e_in=axis[1], e_out=axis[7], count=1.0))
+    shop.model.put_vectors(vectors("like last", e_out=axis[0] * 3, count=1.0))
+    shop.model.put_vectors(vectors("after first", count=1.0))
+    shop.model.put_lists(lists("first", {"after first": 4.0}))
+    (feed,) = shop.feeds(User(["last", "first"], consumed=["last", "first"]))
+    names = [shop.model.rows.ids[row] for row in feed.rows]
+    why = {name: [shop.model.rows.ids[row] for row in rows] for name, rows in zip(names, feed.because, strict=True)}
+    assert why == {"like last": ["last"], "after first": ["first"]}
+    at = names.index("after first")
+    assert feed.sources[at]["covisitation"] == 1
+    assert "sequence" not in feed.parts[at]
+    cov = 0.9 * 4.0  # one step back, n = 1, no age
+    assert feed.parts[at]["covisitation"] == pytest.approx(0.5 * np.log((1e-3 + cov) / 1e-3), abs=1e-3)
+    like = feed.parts[names.index("like last")]
+    assert like["sequence"] == pytest.approx(0.5 * 3 / np.sqrt(1.9), abs=1e-3)
+    assert feed.propensity == [1.0, 1.0]
+
+
+def test_a_feed_is_cut_to_its_size() -> None:
+    shop = Shop(*"abcdefgh")
+    (feed,) = shop.feeds(User(), size=3)
+    assert (len(feed.rows), len(feed.because), len(feed.parts), feed.ranked) == (3, 3, 3, 8)
+    assert (np.diff(feed.scores) <= 0).all()
+
+
+def test_a_stranger_sees_what_trends() -> None:
+    shop = Shop("a", "b")
+    shop.model.put_vectors(vectors("hot", count=9.0, decayed=np.full(4, 50, np.float32), reference=NOW))
+    shop.model.put_vectors(vectors("cold", count=9.0, decayed=np.full(4, 0.1, np.float32), reference=NOW))
+    (feed,) = shop.feeds(User())
+    assert shop.model.rows.ids[feed.rows[0]] == "hot"
