@@ -1,0 +1,46 @@
+"""The broker and the store of a benchmark: real ones, started here, with production's settings."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import redis
+
+from tests import backing
+from workers import embedded
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Where they listen, and what they are."""
+
+    bootstrap: str
+    store_url: str
+    names: str
+
+
+@contextmanager
+def servers() -> Iterator[Servers]:
+    """Apache Kafka with both of the JVM's compilers (kafka-local starts fast with one), and Redis (else Valkey)."""
+    version = backing.kafka_version()
+    if version is None:
+        raise SystemExit("bench: Java 17 and Maven are needed for a real broker")
+    port = str(embedded.free_port())
+    kafka = str(backing.KAFKA_LOCAL)
+    up = [kafka, "up", "--port", port, "--java-opts=-XX:+UseG1GC"]
+    bootstrap = subprocess.run(up, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    try:
+        with embedded.redis_server(backing.redis_binary() or embedded.valkey_binary()) as store:
+            url = f"redis://{embedded.HOST}:{store.port}/0"
+            yield Servers(bootstrap, url, f"Apache Kafka {version}, {_name(url)}")
+    finally:
+        subprocess.run([kafka, "down", "--port", port], check=False, stdout=subprocess.DEVNULL)
+
+
+def _name(url: str) -> str:
+    with redis.Redis.from_url(url) as client:
+        info = client.info("server")
+    return f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info['redis_version']}"

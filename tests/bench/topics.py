@@ -1,0 +1,68 @@
+"""The topics of a benchmark: made, filled, copied, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+from workers import topics
+from workers.audit import read_back
+from workers.importers.dataset import Data
+from workers.play import encode
+from workers.producer import Producer
+from workers.settings import Settings
+from workers.store import Store
+from workers.wire.output import Output
+
+WRITE = 5_000
+
+
+async def prepare(settings: Settings) -> None:
+    """Topics and functions."""
+    await topics.ensure(settings)
+    store = await Store.connect(settings)
+    try:
+        await store.install()
+    finally:
+        await store.close()
+
+
+async def backlog(settings: Settings, events: Iterable[Data]) -> None:
+    """Write events, as a producer of ours does."""
+    await write(settings, (encode(settings, ("event", data)) for data in events))
+
+
+async def copy(source: Settings, target: Settings, dataset: str) -> None:
+    """Write all that stands on a topic of `source` to that of `target`, in order."""
+    outputs: list[Output] = []
+    name = target.topic(dataset)
+
+    def keep(records: Any) -> None:
+        outputs.extend(Output(name, r.key, r.value, list(r.headers), r.partition) for r in records)
+
+    await read_back(source, dataset, keep)
+    await write(target, outputs)
+
+
+async def count(settings: Settings, dataset: str) -> int:
+    """Records on a topic."""
+    counted = 0
+
+    def add(records: Any) -> None:
+        nonlocal counted
+        counted += len(records)
+
+    await read_back(settings, dataset, add)
+    return counted
+
+
+async def write(settings: Settings, outputs: Iterable[Output]) -> None:
+    """Write outputs and wait for their acknowledgements."""
+    producer = await Producer(settings).start()
+    try:
+        source = iter(outputs)
+        while chunk := list(islice(source, WRITE)):
+            await producer.send(chunk)
+    finally:
+        await producer.stop()
