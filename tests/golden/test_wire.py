@@ -264,7 +264,8 @@ def test_model_lists() -> None:
     assert (read.epoch, read.version, lists.item_id, lists.hash, lists.reference) == (
         4, 5123, expected.item_id, expected.hash, NOW,
     )  # fmt: skip
-    for read_column, column in zip((*lists.hashes, *lists.weights), (*hashes, *weights), strict=True):
+    columns: list[Any] = [*lists.hashes, *lists.weights]
+    for read_column, column in zip(columns, (*hashes, *weights), strict=True):
         assert np.array_equal(read_column, column)
     assert model.encode_lists(lists, 4, 5123) == packed("model_lists")
 

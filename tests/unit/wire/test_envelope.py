@@ -26,7 +26,9 @@ def test_ce_id_is_binary() -> None:
     assert opened(b"{}", BINARY) == Envelope(b"{}", "1", "/shop", "2026-11-22T05:10:11Z")
 
 
-@pytest.mark.parametrize("content_type", [b"application/cloudevents+json; charset=UTF-8", b"Application/CloudEvents+JSON"])
+@pytest.mark.parametrize(
+    "content_type", [b"application/cloudevents+json; charset=UTF-8", b"Application/CloudEvents+JSON"]
+)
 def test_content_type_is_structured_and_comes_before_ce_id(content_type: bytes) -> None:
     value = b'{"id":"2","source":"/app","time":1795324211123,"data": {"a" : [1]} ,"traceparent":"00-1"}'
     read = opened(value, [*BINARY, ("content-type", content_type)])

@@ -102,7 +102,9 @@ def test_unknown_actions_are_events_counted_by_name() -> None:
     assert read.unknown == {"dwell": 2, "scroll": 1, "rate": 1, "(not a name)": 1}
 
 
-@pytest.mark.parametrize("action", ["view", "click", "like", "add_to_cart", "purchase", "dislike", "hide", "select_item"])
+@pytest.mark.parametrize(
+    "action", ["view", "click", "like", "add_to_cart", "purchase", "dislike", "hide", "select_item"]
+)
 def test_an_action_on_an_item_needs_one(action: str) -> None:
     error = refused(record(action=action, item_id=None))
     assert str(error) == f"item_id: expected with action '{action}', found none"
@@ -353,7 +355,15 @@ def test_a_batch_as_arrays() -> None:
 def test_arrays_have_the_types_that_kernels_take() -> None:
     for read in (batch(), batch(record())):
         events = read.events
-        types = [events.user, events.offset, events.time, events.item, events.id, events.action, events.effect]
+        types: list[Any] = [
+            events.user,
+            events.offset,
+            events.time,
+            events.item,
+            events.id,
+            events.action,
+            events.effect,
+        ]
         assert [str(column.dtype) for column in types] == ["int64"] * 3 + ["uint64"] * 2 + ["uint8"] * 2
         assert all(column.flags.writeable and column.flags.c_contiguous for column in types)
         assert read.refreshes.dtype == np.bool_
