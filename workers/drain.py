@@ -50,10 +50,11 @@ async def _events_lag(store: Store, ends: Ends) -> int:
 
 
 async def _states_lag(settings: Settings, ends: Ends) -> int:
-    async with admin(settings) as client:
-        offsets = await client.list_consumer_group_offsets(settings.topic("retrieval"))
     topic = settings.topic("states")
-    return _behind(ends, {tp.partition: offset.offset for tp, offset in offsets.items() if tp.topic == topic})
+    async with admin(settings) as client:  # partitions are named: the embedded broker cannot be asked for all
+        wanted = [(topic, partition) for partition in ends]
+        offsets = await client.list_consumer_group_offsets(settings.topic("retrieval"), partitions=wanted)
+    return _behind(ends, {tp.partition: offset.offset for tp, offset in offsets.items()})
 
 
 def _ignore(_: Sequence[Any]) -> None:

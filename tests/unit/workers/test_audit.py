@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.records import Consumed
 from workers import drain
 from workers.audit import Audit, _Reader, behind
 from workers.drain import Lag, settled
@@ -20,31 +21,18 @@ from workers.wire.state import Fresh, StateRecord, encode_state, forgotten_heade
 SETTINGS = Settings(clock="stream")
 
 
-@dataclass
-class Record:
-    """As much of a consumed record as is looked at."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: Any = ()
-    offset: int = 0
-    partition: int = 0
-    topic: str = "headrace.events.v1"
-    timestamp: int = 1_795_000_000_000
-
-
-def event(offset: int, user: str = "u", action: str = "like", event_id: str = "") -> Record:
+def event(offset: int, user: str = "u", action: str = "like", event_id: str = "") -> Consumed:
     data = EventData(user_id=user, action=action, item_id="i", event_id=event_id or f"e{offset}")
     key, value, headers = write_event(data)
-    return Record(key, value, headers, offset)
+    return Consumed(key, value, headers, offset=offset)
 
 
-def state(*offsets: int, user: str = "u") -> Record:
+def state(*offsets: int, user: str = "u") -> Consumed:
     fresh = [Fresh(offset, 0, 0, b"{}") for offset in offsets]
-    return Record(user.encode(), encode_state(StateRecord(b"", None, fresh, True, None)))
+    return Consumed(user.encode(), encode_state(StateRecord(b"", None, fresh, True, None)))
 
 
-def feed(version: int, user: str = "u", cause: str = "e", items: tuple[str, ...] = ("i",)) -> Record:
+def feed(version: int, user: str = "u", cause: str = "e", items: tuple[str, ...] = ("i",)) -> Consumed:
     made = Feed(
         feed_id="f",
         user_id=user,
@@ -59,7 +47,7 @@ def feed(version: int, user: str = "u", cause: str = "e", items: tuple[str, ...]
         items=[FeedItem(item, rank, 0.0, {}, [], {}, 1.0) for rank, item in enumerate(items, 1)],
         stages=FeedStages(0, {}, 0, 0),
     )
-    return Record(user.encode(), encode_feed(made), feed_headers(made))
+    return Consumed(user.encode(), encode_feed(made), feed_headers(made))
 
 
 @dataclass
@@ -101,7 +89,7 @@ def test_a_state_that_does_not_know_the_newest_event_is_found() -> None:
 
 def test_bad_and_repeated_events_concern_nobody() -> None:
     read = Read()
-    bad = Record(b"u", b"{", (), offset=5)
+    bad = Consumed(b"u", b"{", offset=5)
     read.reader.on_events([event(0, event_id="same"), event(1, event_id="same"), bad])
     read.reader.on_states([state(0)])
     assert read.found.events == 3
@@ -112,8 +100,8 @@ def test_a_forgotten_user_is_announced_by_the_tombstones() -> None:
     read = Read()
     read.reader.on_events([event(0), event(1, action="forget")])
     assert read.found.unannounced == ["u"]
-    read.reader.on_states([Record(b"u", None, forgotten_headers(1, 0))])
-    read.reader.on_feeds([Record(b"u", None, pair_headers(2, 0))])
+    read.reader.on_states([Consumed(b"u", None, forgotten_headers(1, 0))])
+    read.reader.on_feeds([Consumed(b"u", None, pair_headers(2, 0))])
     assert (read.found.unannounced, read.found.stale, read.found.feeds) == ([], [], 0)
 
 
@@ -151,7 +139,7 @@ def test_items_are_unlisted_until_the_catalogue_has_them() -> None:
     watch = Watch(SETTINGS)
     watch.wrote([("item", {"item_id": "a", "title": "A"}), ("item", {"item_id": "b"})], at=0.0)
     assert (watch.unlisted, watch.titles) == (2, {"a": "A", "b": "b"})
-    watch._on_catalog([Record(b"a", b"")])
+    watch._on_catalog([Consumed(b"a", b"")])
     assert watch.unlisted == 1
 
 
