@@ -81,9 +81,16 @@ class Covisitation:
         part = slice(_START[kind], _START[kind] + int(self._used.data[row, kind]))
         return self._cells.data[row, part, 0], self._weights[row, part, 1]
 
+    def sizes(self, rows: Rows) -> I64:
+        """About how many bytes the record of each row (c,) takes on the topic."""
+        entries = np.minimum(self._used.data[rows, :_INDEXED], KEPT).sum(axis=1)
+        bytes_each: I64 = 12 * entries + 128
+        return bytes_each
+
     def learn(self, targets: Rows, rings: Rows, times: I64, weights: F32, changes: Changes) -> None:
         """Learn events (m,) in log order: targets, histories (m, L; newest first, -1 = none), times (ms), weights."""
         if len(targets):
+            self._refer(int(times[0]))
             self._refer(int(times.max()))
             shares = (weights * np.exp2((times - self.reference) / HALF_LIFE_MS)).astype(np.float32)
             _learn(
@@ -92,7 +99,7 @@ class Covisitation:
             )  # fmt: skip
 
     def evidence(self, rings: Rows, now: I64, count: F64) -> Evidence:
-        """Evidence for histories (q, L; newest first, -1 = none) as of `now` (q,) ms; `count` (capacity,): n of a row."""
+        """Evidence for histories (q, L; newest first, -1 = none) as of `now` (q,) ms; `count` (capacity,) is n."""
         decay = np.exp2(np.minimum(self.reference - now, 0) / HALF_LIFE_MS)
         self._stretch()
         while True:
@@ -280,7 +287,8 @@ def _greatest(values: F32, n: int, rank: int) -> np.float32:
             low = left
         else:
             break
-    return values[want]
+    greatest: np.float32 = values[want]
+    return greatest
 
 
 @njit(cache=True)

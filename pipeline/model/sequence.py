@@ -26,6 +26,8 @@ START = np.float32(1e-6)  # of the accumulators (G0)
 SPREAD = 0.1  # standard deviation of a fresh vector
 LIMIT = np.float32(1e9)  # a component beyond it is broken: dot products must stay finite
 
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio
+
 # NaN and infinity must survive: the guard looks for them.
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
@@ -156,7 +158,16 @@ def mix(x: np.uint64) -> np.uint64:
 @njit(cache=True)
 def draw(seed: np.uint64, at: int) -> np.uint64:
     """The `at`-th 64-bit draw of the generator `seed`: counter-based, so the order of drawing does not matter."""
-    return mix(seed + np.uint64(at + 1) * np.uint64(0x9E3779B97F4A7C15))
+    return mix(seed + np.uint64(at + 1) * np.uint64(_GOLDEN))
+
+
+@njit(cache=True)
+def event_seeds(seed: int, partition: I64, offset: I64) -> U64:
+    """Seeds (m,) of the generators of events, by their place in the log."""
+    seeds = np.empty(len(offset), np.uint64)
+    for at in range(len(offset)):
+        seeds[at] = mix(mix(np.uint64(seed) + np.uint64(partition[at]) * np.uint64(_GOLDEN)) + np.uint64(offset[at]))
+    return seeds
 
 
 @njit(cache=True)
@@ -249,7 +260,7 @@ def _compose(ring: Rows, e_in: F32, attention: F32, h: F32) -> np.float32:
                 h[i] += w * e_in[row, i]
     if total == 0:
         return np.float32(0)
-    scale = np.float32(1) / np.sqrt(total)
+    scale: np.float32 = np.float32(1) / np.sqrt(total)
     for i in range(len(h)):
         h[i] *= scale
     return scale
