@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.embedding import compose
@@ -21,7 +21,9 @@ from pipeline.state import Outcome, Users, advance, decode, durable, embedding, 
 from pipeline.types import F32, ItemVectors
 from tests import oracle
 from workers.settings import Kafka, Settings
+from workers.wire.errors import WireError
 from workers.wire.event import Rules, read_events
+from workers.wire.times import parse_time
 
 NOW = 1_795_324_211_000
 K = 8
@@ -165,7 +167,7 @@ def long_stream(draw: random.Random, n: int, users: int = 6, actions: Sequence[s
         body: dict[str, Any] = {"user_id": user, "action": draw.choice(actions), "item_id": f"i-{draw.randrange(3000)}"}
         if draw.random() < 0.5:
             body["item_id"] = draw.choice(ITEMS)
-        body["time"] = NOW - draw.randrange(1000 * n) + 500 * at
+        body["time"] = NOW - draw.randrange(n) * 1000 + at // 2 * 1000  # equal ones among them
         if draw.random() < 0.8:
             body["event_id"] = f"e-{at - (draw.randrange(200) if draw.random() < 0.2 else 0)}"
         if body["action"] == "profile":
@@ -226,6 +228,7 @@ odd = {
     "context": st.sampled_from([{}, {"surface": "home", "else": [1]}, {"device": 4}, {"locale": None}, "x", None]),
     "items": st.sampled_from([[], ["i-1"], ["i-1", 3], ["i 1"], ["i-1"] * 200, ["i-1"] * 201, None, {}]),
     "attributes": st.one_of(
+        st.integers(240, 246).map(lambda size: {"market": "m" * size}),  # about 256 bytes as JSON
         st.none(),
         st.dictionaries(
             st.sampled_from(oracle.PROFILE_KEYS), st.one_of(st.text(max_size=40), st.lists(st.text(max_size=9)))
@@ -268,7 +271,13 @@ def bodies(draw: st.DrawFn) -> Body:
         headers.append(
             draw(
                 st.sampled_from(
-                    [("headrace-rerouted", b"x"), ("ce_id", b"\xff"), ("ce_time", b"1"), ("traceparent", b"\xff")]
+                    [
+                        ("headrace-rerouted", b"x"),
+                        ("ce_id", b"\xff"),
+                        ("ce_time", b"1"),
+                        ("traceparent", b"\xff"),
+                        ("ce_time", b"soon"),
+                    ]
                 )
             )
         )
@@ -308,11 +317,59 @@ def test_any_record(body: Body) -> None:
     compare(in_a_row([body]), random.Random(0))
 
 
+def test_of_a_header_given_twice_the_last_counts() -> None:
+    value = b'{"user_id":"u-1","action":"click","item_id":"i-1"}'
+    headers = [
+        (name, text) for at in b"12" for name, text in (("ce_id", b"e-%d" % at), ("ce_time", b"%d" % (NOW - at)))
+    ]
+    done = compare(in_a_row([(b"u-1", value, headers, place("u-1"))]), random.Random(0))
+    assert done.users["u-1"].last_time == NOW - ord("2")
+
+
+@pytest.mark.parametrize("letters", range(120, 124))
+def test_attributes_have_the_same_cap(letters: int) -> None:
+    attributes = {"market": "é" * letters, "locale": None, "else": "x" * 300}
+    value = json.dumps({"user_id": "u-1", "action": "profile", "attributes": attributes}, ensure_ascii=False).encode()
+    done = compare(in_a_row([(b"u-1", value, [], place("u-1"))]), random.Random(0))
+    assert bool(done.users) == (len('{"market":""}') + 2 * letters <= oracle.ATTRIBUTES_BYTES)
+
+
 @pytest.mark.parametrize("depth", [100, 198, 199, 200, 201, 900, 20_000])
 def test_depth_has_a_fixed_limit(depth: int) -> None:
     value = b'{"user_id":"u-1","action":"click","item_id":"i-1","deep":' + b"[" * depth + b"]" * depth + b"}"
     done = compare(in_a_row([(b"u-1", value, [], place("u-1"))]), random.Random(0))
     assert bool(done.users) == (depth < oracle.DEEPEST)
+
+
+def taken(read: Callable[[Any], int], given_time: Any) -> int | None:
+    """The time read; None when it is refused, or when every clock will."""
+    try:
+        time = read(given_time)
+    except (oracle.RefusedError, WireError):
+        return None
+    return time if 0 <= time < oracle.STREAM_END_MS else None
+
+
+parts = st.tuples(
+    st.sampled_from(
+        ["2026-11-22", "2024-02-29", "2026-02-29", "0000-01-01", "0001-01-01", "9999-12-31", "２０２６-11-22"]
+    ),
+    st.sampled_from(["T", "t", " ", ""]),
+    st.sampled_from(["05:10:11", "24:00:00", "23:59:60", "00:00:00", "5:10:11", "23:59:59", "05:10"]),
+    st.sampled_from(["", ".", ".1", ".123", ".1239999999", ".12a"]),
+    st.sampled_from(["Z", "z", "", "+00:00", "-23:59", "+24:00", "-24:00", "+05:60", "+0530", "ZZ"]),
+).map("".join)
+numbers = st.sampled_from([0, -1, 10**11 - 1, 10**11, -(10**11), NOW, NOW // 1000, 10**17, 10**18])
+
+
+@settings(max_examples=500, deadline=None)
+@example("2026-11-22T05:10:11+24:00")
+@example("2026-11-22T05:10:11-24:00")
+@example("2026-11-22T05:10:11+05:60")
+@given(st.one_of(parts, numbers, numbers.map(str), st.text("0123456789-:T.Z+ ", max_size=26)))
+def test_times_are_the_same(given_time: int | str) -> None:
+    number = oracle.Number(str(given_time)) if isinstance(given_time, int) else given_time
+    assert taken(parse_time, given_time) == taken(oracle.instant, number)
 
 
 def test_partitions_are_the_same() -> None:
