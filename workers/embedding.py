@@ -25,6 +25,7 @@ from workers.wire.state import StateRecord, encode_state, forgotten_headers, pac
 
 log = structlog.get_logger()
 
+_TWO_BYTES = (np.ones(1, np.uint8), np.full(1, POSITIVE, np.uint8))  # action and effect of a view
 _NO_MARKER = Marker(version=0, time=-1)
 
 
@@ -56,6 +57,13 @@ class EmbeddingHandler:
         self._cache: dict[int, _Cache] = {}
         self._cached = 0
         self._changes: dict[int, _Change] = {}
+
+    def warm_up(self) -> None:
+        """Load the kernels."""
+        one = np.ones(1, np.int64)
+        event = Events(0 * one, one, one, one.astype(np.uint64), one.astype(np.uint64), *_TWO_BYTES, [])
+        advanced = advance(Users([b""], -one, 0 * one), event, self._settings.model.dimension)
+        stamp(advanced, compose(advanced.rings, advanced.last_time, self._model), 0, 0)
 
     async def handle(self, batches: list[Batch]) -> list[Result]:
         """States and announcements of each batch; nothing is changed before `stored`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -208,6 +209,7 @@ async def _serve(settings: Settings, roles: Sequence[str], accept_loss: bool) ->
         loop.add_signal_handler(number, stop.set)
     process = Process(settings, roles, accept_loss=accept_loss)
     await process.start()
+    _calm_the_collector()
     log.info("running", roles=list(roles), prefix=settings.prefix)
     stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     await asyncio.wait([stopping, process.failed], return_when=asyncio.FIRST_COMPLETED)
@@ -219,6 +221,13 @@ async def _serve(settings: Settings, roles: Sequence[str], accept_loss: bool) ->
         log.info("stopped", part=name, **counts)
     if process.failed.done():
         process.failed.result()
+
+
+def _calm_the_collector() -> None:
+    """Garbage collection costs 15-20 % of a lane: what is here now stays, and the rest is looked through less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def run(settings: Settings, roles: Sequence[str], *, accept_loss: bool = False) -> None:

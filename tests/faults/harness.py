@@ -88,7 +88,7 @@ class Verdict:
     wrong_embeddings: list[str] = field(default_factory=list)
     positions_wrong: list[int] = field(default_factory=list)
     unannounced: list[str] = field(default_factory=list)  # users whose last version is not on `states`
-    announced_again: int = 0  # records of `states` that repeat an announcement
+    announced_again: int = 0  # records of `states` for events that the store had already when they were delivered
     events: int = 0
     duplicates: int = 0
 
@@ -311,14 +311,13 @@ class Run:
 
     def _compare_announced(self, expected: oracle.Replay, announced: list[Any], verdict: Verdict) -> None:
         versions: dict[str, int] = {}
-        seen: set[tuple[int, int]] = set()
         for record in announced:
             user = record.key.decode()
             if record.value is None:
-                offsets = [int(dict(record.headers)["offset"])]
+                last = int(dict(record.headers)["offset"])
             else:
-                offsets = [fresh.offset for fresh in decode_state(record.value).fresh]
-            verdict.announced_again += sum((record.partition, offset) in seen for offset in offsets)
-            seen.update((record.partition, offset) for offset in offsets)
-            versions[user] = max(versions.get(user, 0), max(offsets, default=-1) + 1)
+                state = decode_state(record.value)
+                last = max(fresh.offset for fresh in state.fresh)
+                verdict.announced_again += state.evicted is None
+            versions[user] = max(versions.get(user, 0), last + 1)
         verdict.unannounced = [u for u, version in expected.announced().items() if versions.get(u, 0) < version]
