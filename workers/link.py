@@ -23,10 +23,9 @@ log = structlog.get_logger()
 _PING = b"*1\r\n$4\r\nPING\r\n"
 _FIRST_WAIT_S = 0.01
 _LONGEST_WAIT_S = 1.0
-# The server or its cluster is not ready for the call, or not now: it did nothing, and will later.
-_PASSING = frozenset(
-    ("LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "OOM", "NOREPLICAS", "BUSY", "MISCONF")
-)
+# The server or its cluster is not ready for the call, or not now: it did nothing, and will later. (LOADING is not here:
+# redis-py raises it as a failure of the connection.)
+_PASSING = frozenset(("READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "OOM", "NOREPLICAS", "BUSY", "MISCONF"))
 _NO_FUNCTION = "Function not found"
 _UNANSWERED = object()
 
@@ -147,14 +146,11 @@ class Link:
         except (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError) as error:
             await self.close()
             return error
-        except ResponseError as error:  # to a command of the handshake
+        except RedisError as error:  # to a command of the handshake, or no Redis at all
             await self.close()
             if not _passes(error):
-                raise StoreError(f"store: {self.where} refused to be opened: {error}") from error
+                raise StoreError(f"store: {self.where} does not talk to us as a Redis does: {_line(error)}") from error
             return error
-        except BaseException:  # answers that nobody will read are on their way
-            await self.close()
-            raise
         if refusal is not None:
             raise StoreError(f"store: {self.where} refused a call: {refusal}") from refusal
         if isinstance(trouble, ReadOnlyError):

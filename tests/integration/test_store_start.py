@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tests.stores import OK, batch, claimed, opened
 from tests.waiting import run
 from workers import embedded
 from workers.settings import Settings, load
-from workers.store import FeedWrite, FunctionsMissing, Store, StoreRefused, StoreUnavailable, Write
+from workers.store import FeedWrite, FunctionsMissing, Store, StoreError, StoreRefused, StoreUnavailable, Write
 
 pytestmark = pytest.mark.redis
 
@@ -100,6 +101,22 @@ def test_a_missing_store_is_one_line_in_time(prefix: str) -> None:
 def test_a_bad_address_is_one_line(prefix: str, url: str) -> None:
     with pytest.raises(StoreRefused, match=r"cannot use store\.url"):
         run(Store.connect(load(environ={}, flags={"store_url": url, "prefix": prefix})))
+
+
+def test_what_is_no_redis_is_one_line(prefix: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(64)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as listener:
+            url = f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+            with pytest.raises(StoreError, match="does not talk to us as a Redis does"):
+                await Store.connect(load(environ={}, flags={"store_url": url, "prefix": prefix}))
+
+    run(main())
 
 
 def test_an_evicting_store_is_refused(own_store: embedded.Server, prefix: str) -> None:
