@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from itertools import islice, takewhile
 from typing import Any, TypeVar
 
 import msgspec
@@ -85,7 +86,7 @@ class Watch:
 
     def percentiles(self, since: float = 0.0) -> dict[str, float]:
         """p50, p95, p99 in ms of the feeds that came after `since`; empty without any."""
-        times = [ms for at, ms in reversed(self.latencies) if at >= since]
+        times = [ms for _, ms in takewhile(lambda timed: timed[0] >= since, reversed(self.latencies))]
         if not times:
             return {}
         return {f"p{q}": round(float(np.percentile(times, q)), 1) for q in (50, 95, 99)}
@@ -100,7 +101,7 @@ class Watch:
 
     def busiest(self) -> str | None:
         """Of the last users who did something, one with a feed and most to show."""
-        recent = [user for user, _ in zip(reversed(self._deeds_of), range(50), strict=False) if user in self._feeds_of]
+        recent = [user for user in islice(reversed(self._deeds_of), 50) if user in self._feeds_of]
         return max(recent, key=lambda user: len(self._deeds_of[user]), default=None)
 
     def _on_feeds(self, records: Sequence[Any]) -> None:
