@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from workers.wire.output import GivenHeaders
+
 NOW = 1_795_324_211_132  # 2026-11-22T05:10:11.132Z
 
 
@@ -13,7 +15,7 @@ class Consumed:
 
     key: bytes | None = b"u-1042"
     value: bytes | None = b"{}"
-    headers: list[tuple[str, bytes]] = field(default_factory=list)
+    headers: GivenHeaders = field(default_factory=list)
     topic: str = "headrace.events.v1"
     partition: int = 3
     offset: int = 99123

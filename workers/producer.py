@@ -107,6 +107,6 @@ class Producer:
 
 
 def _check_size(output: Output) -> None:
-    size = len(output.key or b"") + len(output.value or b"") + sum(len(k) + len(v) for k, v in output.headers)
+    size = len(output.key or b"") + len(output.value or b"") + sum(len(k) + len(v or b"") for k, v in output.headers)
     if size > LARGEST_RECORD:
         raise ProduceError(f"produce to {output.topic}: a record of {size} bytes; at most {LARGEST_RECORD} are taken")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 
-from workers.wire.output import Headers, Output, Record
+from workers.wire.output import GivenHeaders, Headers, Output, Record
 from workers.wire.times import rfc3339
 
 LARGEST = 900 * 1024  # bytes of key, value and headers together that are kept whole
@@ -43,7 +43,7 @@ def dead_letter(bad: BadRecord, topic: str, group: str, now_ms: int, deliveries:
         value = value[:KEPT] if value is not None else None
     if _size(key, value, kept) > LARGEST:
         key, kept = key[:KEPT] if key is not None else None, _first(kept)
-    return Output(topic, key, value, kept + ours)
+    return Output(topic, key, value, [*kept, *ours])
 
 
 def _errors(bad: BadRecord, group: str, now_ms: int, deliveries: int) -> Headers:
@@ -68,7 +68,7 @@ def _cut_headers(value: bytes | None) -> Headers:
     return [(f"{PREFIX}truncated", b"%d" % len(value)), (f"{PREFIX}sha256", sha256(value).hexdigest().encode())]
 
 
-def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+def _size(key: bytes | None, value: bytes | None, headers: GivenHeaders) -> int:
     return len(key or b"") + len(value or b"") + sum(_header_size(header) for header in headers)
 
 
@@ -76,9 +76,10 @@ def _header_size(header: tuple[str, bytes | None]) -> int:
     return len(header[0].encode()) + len(header[1] or b"") + _HEADER
 
 
-def _first(headers: Headers) -> Headers:
+def _first(headers: GivenHeaders) -> list[tuple[str, bytes | None]]:
     """As many of `headers` as fit KEPT."""
-    size, kept = 0, []
+    size = 0
+    kept: list[tuple[str, bytes | None]] = []
     for header in headers:
         size += _header_size(header)
         if size > KEPT:

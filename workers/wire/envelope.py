@@ -94,7 +94,7 @@ def trace_headers(traceparent: str | None, tracestate: str | None) -> Headers:
     return [(name, text.encode()) for name, text in pairs if text]
 
 
-def _from_structured(headers: dict[str, bytes], value: bytes) -> Envelope:
+def _from_structured(headers: dict[str, bytes | None], value: bytes) -> Envelope:
     event = decode(_structured, value, "structured CloudEvent")
     if not event.data:
         raise InvalidError("structured CloudEvent: expected `data` to be an object, found none")
@@ -104,7 +104,7 @@ def _from_structured(headers: dict[str, bytes], value: bytes) -> Envelope:
     return Envelope(bytes(event.data), event.id, event.source, event.time, traceparent, tracestate, REROUTED in headers)
 
 
-def _text(headers: dict[str, bytes], name: str) -> str | None:
+def _text(headers: dict[str, bytes | None], name: str) -> str | None:
     raw = headers.get(name)
     if raw is None:
         return None
@@ -114,7 +114,7 @@ def _text(headers: dict[str, bytes], name: str) -> str | None:
         raise UnreadableError(f"header {name}: expected UTF-8, found {shown(raw)}") from None
 
 
-def _trace(headers: dict[str, bytes]) -> tuple[str | None, str | None]:
+def _trace(headers: dict[str, bytes | None]) -> tuple[str | None, str | None]:
     """`traceparent` and `tracestate`: the header, or CloudEvents' extension of that name. A bad one is dropped: it must
     not cost the event."""
     parent = headers.get("traceparent") or headers.get("ce_traceparent")

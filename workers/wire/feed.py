@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from workers.wire.envelope import SOURCE, binary_headers, trace_headers
 from workers.wire.errors import InvalidError, decode, shown
-from workers.wire.output import Headers
+from workers.wire.output import GivenHeaders, Headers
 
 TYPE = "headrace.feed.v1"  # `ce_type`
 
@@ -99,10 +98,10 @@ def pair_headers(version: int, revision: int) -> Headers:
     return [("version", b"%d" % version), ("revision", b"%d" % revision)]
 
 
-def read_pair(headers: Sequence[tuple[str, bytes]]) -> Pair:
+def read_pair(headers: GivenHeaders) -> Pair:
     """(version, revision) of a record of `feeds`, null or not, without decoding it. Raises InvalidError."""
     given = dict(headers)
     try:
-        return Pair(int(given["version"]), int(given["revision"]))
-    except (KeyError, ValueError, TypeError):
+        return Pair(int(given["version"] or b""), int(given["revision"] or b""))
+    except (KeyError, ValueError):
         raise InvalidError(f"feed: expected the headers `version` and `revision`, found {shown(given)}") from None

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-# Kafka allows a header without a value. We never write one, but a dead letter keeps what it was given.
-Headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, bytes]]  # as we make them
+# As they come: Kafka allows a header without a value, and a dead letter keeps what it was given.
+GivenHeaders = Sequence[tuple[str, bytes | None]]
 
 
 class Record(Protocol):
@@ -26,7 +27,7 @@ class Record(Protocol):
     @property
     def value(self) -> bytes | None: ...
     @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+    def headers(self) -> GivenHeaders: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Output:
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: Headers = field(default_factory=list)
+    headers: GivenHeaders = field(default_factory=list)
     partition: int | None = None
 
 

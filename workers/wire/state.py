@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.types import U8, U32, U64
 from workers.wire.errors import InvalidError, UnreadableError, decode, shown
-from workers.wire.output import Headers
+from workers.wire.output import GivenHeaders, Headers
 
 _ENTRY = 8 + 4 + 1  # bytes of an evicted ring entry
 
@@ -94,11 +94,11 @@ def forgotten_headers(offset: int, time_ms: int) -> Headers:
     return [("offset", b"%d" % offset), ("time", b"%d" % time_ms)]
 
 
-def read_forgotten(headers: list[tuple[str, bytes]] | tuple[tuple[str, bytes], ...]) -> Forgotten:
+def read_forgotten(headers: GivenHeaders) -> Forgotten:
     """What the headers of a null say. Raises InvalidError where one is missing or no number."""
     given = dict(headers)
     try:
-        return Forgotten(int(given["offset"]), int(given["time"]))
-    except (KeyError, ValueError, TypeError):
+        return Forgotten(int(given["offset"] or b""), int(given["time"] or b""))
+    except (KeyError, ValueError):
         found = shown(given)
         raise InvalidError(f"null on states: expected the headers `offset` and `time`, found {found}") from None

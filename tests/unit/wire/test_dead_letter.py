@@ -18,13 +18,13 @@ def letter(record: Consumed, reason: str = "wrong", deliveries: int = 1) -> Outp
 
 
 def named(output: Output) -> dict[str, bytes]:
-    return {name.removeprefix("__dlq."): text for name, text in output.headers if name.startswith("__dlq.")}
+    return {name.removeprefix("__dlq."): text or b"" for name, text in output.headers if name.startswith("__dlq.")}
 
 
 @pytest.mark.parametrize("key", [None, b"", b"\xff\x00"])
 @pytest.mark.parametrize("value", [None, b"", b"\xff\x00" * 1000])
 def test_bytes_are_untouched(key: bytes | None, value: bytes | None) -> None:
-    headers: list[tuple[str, bytes]] = [("a", b"\xff"), ("a", b""), ("__dlq.errors.stage", b"before"), ("n", None)]  # type: ignore[list-item]
+    headers = [("a", b"\xff"), ("a", b""), ("__dlq.errors.stage", b"before"), ("n", None)]
     sent = letter(Consumed(key, value, headers))
     assert (sent.topic, sent.key, sent.value, sent.partition) == ("dead", key, value, None)
     assert sent.headers[:4] == headers

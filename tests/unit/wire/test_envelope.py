@@ -9,13 +9,14 @@ import pytest
 from tests.records import Consumed
 from workers.wire.envelope import DEEPEST, RAW_BYTES, Envelope, unwrap
 from workers.wire.errors import InvalidError, UnreadableError, WireError
+from workers.wire.output import GivenHeaders
 
 STRUCTURED = ("content-type", b"application/cloudevents+json")
 BINARY = [("ce_id", b"1"), ("ce_source", b"/shop"), ("ce_time", b"2026-11-22T05:10:11Z")]
 
 
-def opened(value: bytes, headers: list[tuple[str, bytes]] | None = None) -> Envelope:
-    return unwrap(Consumed(value=value, headers=headers or []), value)
+def opened(value: bytes, headers: GivenHeaders = ()) -> Envelope:
+    return unwrap(Consumed(value=value, headers=headers), value)
 
 
 def test_neither_header_is_bare() -> None:
@@ -45,7 +46,7 @@ def test_of_a_header_given_twice_the_last_counts() -> None:
 
 def test_a_header_without_a_value_is_absent() -> None:
     headers = [("ce_id", None), ("content-type", None), ("traceparent", None)]
-    assert opened(b"{}", headers) == Envelope(b"{}")  # type: ignore[arg-type]
+    assert opened(b"{}", headers) == Envelope(b"{}")
 
 
 @pytest.mark.parametrize("name", ["traceparent", "ce_traceparent"])
