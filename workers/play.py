@@ -16,7 +16,7 @@ from workers.settings import Settings
 from workers.wire.errors import convert
 from workers.wire.event import Rules, read_event, write_event
 from workers.wire.item import ItemData, read_item, write_item
-from workers.wire.output import Headers, Output
+from workers.wire.output import GivenHeaders, Output
 
 CHUNK = 500  # records a write when nothing limits the rate
 
@@ -113,7 +113,7 @@ class _Record:
 
     key: bytes | None
     value: bytes | None
-    headers: Headers
+    headers: GivenHeaders
     topic: str = ""
     partition: int = 0
     offset: int = 0
