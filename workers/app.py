@@ -82,7 +82,14 @@ class Host:
         except TimeoutError:
             log.error("not stopped in time; abandoned", seconds=STOP_WITHIN_S)
         finally:
+            self._close_consumer_loop()
             self._datadir.cleanup()
+
+    def _close_consumer_loop(self) -> None:
+        """Faust makes a thread with a loop for a consumer, also for an app that consumes nothing, and leaves it open."""
+        thread = getattr(self._app._consumer, "_thread", None)
+        if thread is not None and not thread.thread_loop.is_running():
+            thread.thread_loop.close()
 
 
 @contextlib.asynccontextmanager

@@ -25,6 +25,7 @@ from workers.wire.state import StateRecord, encode_state, forgotten_headers, pac
 
 log = structlog.get_logger()
 
+_COUNTERS = 100
 _TWO_BYTES = (np.ones(1, np.uint8), np.full(1, POSITIVE, np.uint8))  # action and effect of a view
 _NO_MARKER = Marker(version=0, time=-1)
 
@@ -94,9 +95,15 @@ class EmbeddingHandler:
             blobs[user] = blob
         cache.markers.update(change.markers)
         self._cached += len(blobs) - before
-        self.counts.update(change.counts)
+        self._count(change.counts)
         if self._cached > self._settings.users.cache:
             self._shrink()
+
+    def _count(self, counts: Counter[str]) -> None:
+        """Add up; of unknown actions only the first names have a counter of their own: producers choose them."""
+        for name, times in counts.items():
+            crowded = name.startswith("unknown:") and name not in self.counts and len(self.counts) >= _COUNTERS
+            self.counts["unknown:(more)" if crowded else name] += times
 
     def drop(self, partition: int) -> None:
         """Forget what is cached of a partition."""
@@ -326,4 +333,6 @@ def _outcomes(advanced: Advanced, read: EventBatch) -> Counter[str]:
     counts = Counter({outcome.name.lower(): int(found[outcome]) for outcome in Outcome if found[outcome]})
     counts["dead_letters"] += len(read.bad)
     counts["rerouted"] += len(read.astray)
+    for name, times in read.unknown.items():
+        counts[f"unknown:{name}"] += times
     return counts

@@ -98,10 +98,13 @@ class Process:
     async def ready(self) -> None:
         """Wait until every lane has claimed what its group gave it. Raises what a role died of."""
         waiting: asyncio.Future[Any] = asyncio.gather(*(ready() for ready in self._ready))
-        await asyncio.wait([waiting, self.failed], return_when=asyncio.FIRST_COMPLETED)
-        if self.failed.done():
+        try:
+            await asyncio.wait([waiting, self.failed], return_when=asyncio.FIRST_COMPLETED)
+            if self.failed.done():
+                self.failed.result()
+        finally:
             waiting.cancel()
-            self.failed.result()
+            await asyncio.gather(waiting, return_exceptions=True)
 
     def stats(self) -> dict[str, Any]:
         """Counters of every role, by name."""

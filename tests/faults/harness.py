@@ -104,7 +104,7 @@ class Verdict:
 class Run:
     """One prefix: its topics, its store, a model that does not move, workers, a driver."""
 
-    def __init__(self, settings: Settings, folder: Path, seed: int = 1) -> None:
+    def __init__(self, settings: Settings, folder: Path = Path(), seed: int = 1) -> None:
         self.settings, self.folder = settings, folder
         self.workers: list[Worker] = []
         self.sent = 0
