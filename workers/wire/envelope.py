@@ -67,12 +67,13 @@ def unwrap(record: Record, value: bytes) -> Envelope:
     if not record.headers:
         return Envelope(value)
     headers = dict(record.headers)
-    if (headers.get("content-type") or b"").lower().startswith(_STRUCTURED):
+    content_type = headers.get("content-type")
+    if content_type and content_type != CONTENT_TYPE[1] and content_type.lower().startswith(_STRUCTURED):
         return _from_structured(headers, value)
-    id_ = source = time = None
-    if headers.get("ce_id") is not None:
-        id_, source, time = _text(headers, "ce_id"), _text(headers, "ce_source"), _text(headers, "ce_time")
-    return Envelope(value, id_, source, time, *_trace(headers), REROUTED in headers)
+    id_ = headers.get("ce_id")
+    if id_ is None:
+        return Envelope(value, None, None, None, *_trace(headers), REROUTED in headers)
+    return _from_binary(headers, value, id_)
 
 
 def binary_headers(id_: str, source: str, type_: str, time_ms: int | None, subject: str) -> Headers:
@@ -104,14 +105,19 @@ def _from_structured(headers: dict[str, bytes | None], value: bytes) -> Envelope
     return Envelope(bytes(event.data), event.id, event.source, event.time, traceparent, tracestate, REROUTED in headers)
 
 
-def _text(headers: dict[str, bytes | None], name: str) -> str | None:
-    raw = headers.get(name)
-    if raw is None:
-        return None
+def _from_binary(headers: dict[str, bytes | None], value: bytes, id_: bytes) -> Envelope:
+    source, time = headers.get("ce_source"), headers.get("ce_time")
     try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        raise UnreadableError(f"header {name}: expected UTF-8, found {shown(raw)}") from None
+        return Envelope(
+            value,
+            id_.decode(),
+            None if source is None else source.decode(),
+            None if time is None else time.decode(),
+            *_trace(headers),
+            REROUTED in headers,
+        )
+    except UnicodeDecodeError as error:
+        raise UnreadableError(f"ce_id, ce_source, ce_time: expected UTF-8, found {shown(error.object)}") from None
 
 
 def _trace(headers: dict[str, bytes | None]) -> tuple[str | None, str | None]:

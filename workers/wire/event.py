@@ -7,17 +7,13 @@ read_data(data), write_event(data)                the data object alone; a recor
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import msgspec
-import numpy as np
-
-from pipeline.types import ATTRIBUTES, PROFILE, Events, Mask
+from pipeline.types import ATTRIBUTES, PROFILE
 from workers.wire.dead_letter import BadRecord
 from workers.wire.envelope import REROUTED, SOURCE, Envelope, binary_headers, trace_headers, unwrap
 from workers.wire.errors import InvalidError, WireError, shown
+from workers.wire.event_batch import Columns, Event, EventBatch
 from workers.wire.event_data import (
     TYPE,
     Attributes,
@@ -29,10 +25,9 @@ from workers.wire.event_data import (
     write_data,
     write_event,
 )
-from workers.wire.ids import event_hashes, is_id, user_key
+from workers.wire.ids import user_key
 from workers.wire.output import Output, Record, place
-from workers.wire.rules import Meaning, Rules
-from workers.wire.state import Cause, Fresh
+from workers.wire.rules import Rules
 from workers.wire.times import parse_time, rfc3339
 
 __all__ = [
@@ -51,60 +46,6 @@ __all__ = [
 ]
 
 _ASTRAY = -1
-_UNPRINTABLE = "(not a name)"  # counts the unknown actions whose name must not reach a log or a label
-
-
-class Event(msgspec.Struct, frozen=True, gc=False):
-    """A valid event, envelope resolved."""
-
-    data: EventData
-    envelope: Envelope
-    time_ms: int
-    id: str  # the text that is hashed; "" = none: not deduplicated
-    item: int  # hash, 0 = the event names none
-    meaning: Meaning
-    attributes: bytes  # canonical; b"" unless a profile
-
-    @property
-    def raw(self) -> bytes:
-        """Its data object as received."""
-        return self.envelope.data
-
-
-@dataclass(frozen=True, slots=True)
-class EventBatch:
-    """What a batch of records of one partition holds: m events of n users, and the records that are none."""
-
-    users: list[str]  # n, unique, in order of first appearance
-    events: Events  # m
-    refreshes: Mask  # (m,)
-    data: list[bytes]  # m data objects as received
-    ids: list[str]  # m, as producers gave them, "" = none
-    traces: dict[int, tuple[str | None, str | None]]  # event -> traceparent, tracestate, where there is one
-    positions: list[int]  # m, index of the event's record
-    records: Sequence[Record]
-    bad: list[BadRecord]
-    astray: list[Output]  # to be sent once to the partition of their keys
-    unknown: dict[str, int]  # unknown actions by name
-
-    @property
-    def last_offset(self) -> int:
-        """Of all records, -1 without any."""
-        return self.records[-1].offset if self.records else -1
-
-    def record(self, at: int) -> Record:
-        """The record of event `at`."""
-        return self.records[self.positions[at]]
-
-    def cause(self, at: int) -> Cause:
-        """Event `at` as the cause of a feed."""
-        record, trace = self.record(at), self.traces.get(at, (None, None))
-        return Cause(self.ids[at] or place(record), int(self.events.time[at]), *trace, record.offset)
-
-    def fresh(self, at: int) -> Fresh:
-        """Event `at` as `states` tells of it."""
-        events = self.events
-        return Fresh(int(events.offset[at]), int(events.time[at]), int(events.id[at]), self.data[at])
 
 
 def read_event(record: Record, rules: Rules, now_ms: int) -> Event:
@@ -119,7 +60,7 @@ def read_events(records: Sequence[Record], rules: Rules, partition: int, now_ms:
     """
     first, last = rules.window(now_ms)
     rows: dict[str, int] = {}  # user -> row of the batch, -1 = belongs elsewhere
-    batch = _Columns()
+    batch = Columns()
     bad: list[BadRecord] = []
     astray: list[Output] = []
     for at, record in enumerate(records):
@@ -136,69 +77,6 @@ def read_events(records: Sequence[Record], rules: Rules, partition: int, now_ms:
         except WireError as error:
             bad.append(BadRecord(record, error.stage, str(error), type(error).__name__))
     return batch.done(records, bad, astray)
-
-
-class _Columns:
-    """The events of a batch while it is read. Only what is needed later is kept: memory is what the loop waits for."""
-
-    __slots__ = ("attributes", "data", "hashed", "ids", "items", "meanings", "owners", "positions", "times", "traces",
-                 "unknown", "users")  # fmt: skip
-
-    def __init__(self) -> None:
-        self.users: list[str] = []
-        self.owners: list[int] = []
-        self.positions: list[int] = []
-        self.times: list[int] = []
-        self.items: list[int] = []
-        self.hashed: list[str] = []
-        self.ids: list[str] = []
-        self.meanings: list[Meaning] = []
-        self.data: list[bytes] = []
-        self.attributes: list[bytes] = []
-        self.traces: dict[int, tuple[str | None, str | None]] = {}
-        self.unknown: Counter[str] = Counter()
-
-    def row(self, user: str) -> int:
-        """The row of a user new to the batch."""
-        self.users.append(user)
-        return len(self.users) - 1
-
-    def add(self, event: Event, row: int, at: int) -> None:
-        """Append the event of record `at`, of the user in `row`."""
-        envelope = event.envelope
-        if envelope.traceparent or envelope.tracestate:
-            self.traces[len(self.owners)] = envelope.traceparent, envelope.tracestate
-        if event.meaning.code == 0:
-            name = event.data.action
-            self.unknown[name if is_id(name) else _UNPRINTABLE] += 1
-        if event.attributes:
-            self.attributes.append(event.attributes)
-        self.owners.append(row)
-        self.positions.append(at)
-        self.times.append(event.time_ms)
-        self.items.append(event.item)
-        self.hashed.append(event.id)
-        self.ids.append(event.data.event_id or envelope.id or "")
-        self.meanings.append(event.meaning)
-        self.data.append(envelope.data)
-
-    def done(self, records: Sequence[Record], bad: list[BadRecord], astray: list[Output]) -> EventBatch:
-        """The batch as arrays."""
-        events = Events(
-            user=np.array(self.owners, np.int64),
-            offset=np.array([records[at].offset for at in self.positions], np.int64),
-            time=np.array(self.times, np.int64),
-            item=np.array(self.items, np.uint64),
-            id=event_hashes(self.hashed),
-            action=np.array([meaning.code for meaning in self.meanings], np.uint8),
-            effect=np.array([meaning.effect for meaning in self.meanings], np.uint8),
-            attributes=self.attributes,
-        )
-        refreshes = np.array([meaning.refreshes for meaning in self.meanings], np.bool_)
-        return EventBatch(
-            self.users, events, refreshes, self.data, self.ids, self.traces, self.positions,
-            records, bad, astray, dict(self.unknown),
-        )  # fmt: skip
 
 
 def _read(record: Record, rules: Rules, first: int, last: int) -> Event:

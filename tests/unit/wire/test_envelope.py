@@ -78,7 +78,7 @@ def test_broken_structured_form(value: bytes, error: type[WireError]) -> None:
 
 
 def test_header_that_is_no_text() -> None:
-    with pytest.raises(UnreadableError, match="header ce_source: expected UTF-8"):
+    with pytest.raises(UnreadableError, match="ce_source, ce_time: expected UTF-8, found"):
         opened(b"{}", [("ce_id", b"1"), ("ce_source", b"\xff")])
 
 
