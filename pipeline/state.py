@@ -125,7 +125,8 @@ def advance(users: Users, events: Events, dimension: int) -> Advanced:
     """Apply a batch of events to the states of its users; nothing given is changed.
 
     Of each event, in this order: an offset that the state or the marker holds -> REPLAYED; a known id -> DUPLICATE; a
-    forget erases the state and moves the marker; a time not after the marker's -> FORGOTTEN; else it is APPLIED.
+    forget erases the state and moves the marker (its time never back); a time not after the marker's -> FORGOTTEN; else
+    it is APPLIED.
     A positive item enters the ring; a consumed or blocked one moves to the front of its list. A blocked item is never
     in `consumed`; both lists together hold MARKS, the oldest consumed goes first.
 
@@ -251,7 +252,7 @@ def _advance(given: Any, events: Any, after: Any, evicted: Any, marker: Any) -> 
                 continue
             if effect[e] & FORGETS:
                 erase(row)
-                forgotten_time[u], forgotten_version[u] = time[e], offset[e] + 1
+                forgotten_time[u], forgotten_version[u] = max(forgotten_time[u], time[e]), offset[e] + 1
                 gone = evicted_start[u]
                 continue
             _count(row, offset[e], time[e], ids[e])

@@ -133,7 +133,7 @@ class Marker(NamedTuple):
     """What is left of a forgotten user."""
 
     version: int  # the forget's offset + 1
-    time: int  # the forget's event time, ms
+    time: int  # the latest forget's event time, ms
 
 
 @dataclass
@@ -190,7 +190,7 @@ def apply(done: Replay, event: Event, offset: int) -> None:
         done.duplicates += 1
     elif event.action == "forget":
         done.users.pop(event.user, None)
-        done.markers[event.user] = Marker(offset + 1, event.time)
+        done.markers[event.user] = Marker(offset + 1, max(event.time, marker.time if marker else event.time))
     elif marker and event.time <= marker.time:
         done.forgotten += 1
     else:
