@@ -19,7 +19,7 @@ from pipeline.model import Model
 from pipeline.model.changes import Changes
 from pipeline.model.sequence import Steps, event_seeds
 from pipeline.seen import Seen
-from pipeline.types import I64, U64, ItemLists, ItemVectors, Mask, Rows
+from pipeline.types import I64, U64, ItemLists, ItemVectors, Mask, Rows, hash_id
 
 VECTORS = 0.5  # of a budget may go to vectors while lists wait, too
 _ALL = 1 << 62
@@ -58,7 +58,7 @@ class Learner:
         self._lists = Changes(model.rows)
         self._deleted: set[int] = set()  # hashes
         self._deleted_hashes: U64 | None = None  # the same as an array, made when it is asked for
-        self._tombstones: list[str] = []  # ids, to be published
+        self._tombstones: dict[str, None] = {}  # ids, to be published in this order
 
     def learn(self, lessons: Lessons) -> Learned:
         """Learn in the order given, skipping what was seen and items that are deleted."""
@@ -92,7 +92,7 @@ class Learner:
 
     def flush(self, budget: int) -> Iterator[Changed]:
         """Changed records of about `budget` bytes, tombstones first; each is made as it stands when it is asked for."""
-        tombstones, self._tombstones = self._tombstones, []
+        tombstones, self._tombstones = self._tombstones, {}
         yield from map(Tombstone, tombstones)
         model = self.model
         lists = self._changed(self._lists)
@@ -116,7 +116,7 @@ class Learner:
     def follow(self, record: ItemVectors | ItemLists) -> None:
         """Take in what another writer, or we in an earlier life, published; it does not count as changed."""
         if record.hash in self._deleted:
-            self._tombstones.append(record.item_id)
+            self._tombstones[record.item_id] = None
             return
         if isinstance(record, ItemVectors):
             self._vectors.moved[self.model.put_vectors(record)] = 0
@@ -127,22 +127,39 @@ class Learner:
         """The item (hash) is deleted: forget it, publish its tombstones, and learn nothing of it until `restore`."""
         self._deleted.add(item)
         self._deleted_hashes = None
-        row = int(self.model.rows.find(np.array([item], np.uint64))[0])
-        if row >= 0:
-            self.drop(item)
-            if self.model.rows.named[row]:
-                self._tombstones.append(self.model.rows.ids[row])
+        row = self._row(item)
+        if row >= 0 and self.model.rows.named[row]:
+            self._tombstones[self.model.rows.ids[row]] = None
+        self.drop(item)
 
     def restore(self, item: int) -> None:
         """The item (hash) is in the catalogue again."""
         self._deleted.discard(item)
         self._deleted_hashes = None
 
+    def knows(self, item: int) -> bool:
+        """Has the item (hash) records of its own?"""
+        row = self._row(item)
+        return row >= 0 and bool(self.model.sequence.known[row])
+
+    def publish_again(self, item_id: str) -> None:
+        """Someone wrote over the records of an item: publish them at the next flush, or their tombstones."""
+        item = hash_id(item_id)
+        if self.knows(item):
+            row = self._row(item)
+            self._vectors.moved[row] = self._lists.moved[row] = np.inf
+        else:
+            self._tombstones[item_id] = None
+
     def drop(self, item: int) -> None:
         """Forget what was learned of the item (hash)."""
-        self.model.drop(item)
-        row = self.model.rows.row(item)
-        self._vectors.moved[row] = self._lists.moved[row] = 0
+        row = self._row(item)
+        if row >= 0:
+            self.model.drop(item)
+            self._vectors.moved[row] = self._lists.moved[row] = 0
+
+    def _row(self, item: int) -> int:
+        return int(self.model.rows.find(np.array([item], np.uint64))[0])
 
     def _gone(self, items: U64) -> Mask:
         if self._deleted_hashes is None:

@@ -1,0 +1,206 @@
+"""The trainer: learns the item model from `states`, publishes it on `model`. One writes; the others follow and wait.
+
+A life:  on_model() until caught up -> begin_writing() when elected; on_model() reads the record back: `writing`
+         -> on_states() from `positions` on; flush() once a second; checkpoint() once a minute and at the end.
+A writer with a higher epoch ends it: on_model() raises Deposed. Nothing here does I/O: what is to be sent is returned.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import structlog
+
+from pipeline.learning import Changed, Learner, Tombstone
+from pipeline.lessons import lessons_from
+from pipeline.model import Model
+from pipeline.model.rows import ItemRows
+from pipeline.seen import WINDOW
+from pipeline.types import ItemVectors, hash_id
+from workers.lessons import action_weights, told_by
+from workers.settings import Settings
+from workers.wire.catalog import Gravestone, read_catalog
+from workers.wire.errors import UnreadableError, WireError
+from workers.wire.model import (
+    CHECKPOINT,
+    WRITER,
+    CheckpointRecord,
+    ListsRecord,
+    Stamp,
+    VectorsRecord,
+    WriterRecord,
+    encode_checkpoint,
+    encode_lists,
+    encode_vectors,
+    encode_writer,
+    item_of_key,
+    lists_key,
+    read_model,
+    vectors_key,
+)
+from workers.wire.output import Output, Record, place
+from workers.wire.rules import Rules
+
+log = structlog.get_logger()
+
+
+class Deposed(Exception):
+    """Another trainer writes the model now: this process must not any more."""
+
+
+class TrainerCore:
+    """The model of one trainer, as follower and as writer. `counts` tells what it met and did."""
+
+    def __init__(self, settings: Settings, rules: Rules) -> None:
+        self.model = Model(ItemRows(), settings.model.dimension)
+        self.learner = Learner(self.model, settings.model.seed, settings.model.negatives)
+        self.counts: Counter[str] = Counter()
+        self.positions: dict[int, int] = {}  # partition of `states` -> next offset to learn from; missing = from 0
+        self.writing = False
+        self._writer: WriterRecord | None = None  # ours, from begin_writing on
+        self._writer_lost = False  # a deposed writer wrote over it
+        self._rules, self._weights = rules, action_weights(settings)
+        self._topic, self._budget = settings.topic("model"), settings.model.flush_bytes
+
+    # ---------------------------------------------------------------- following
+    def on_model(self, records: Sequence[Record]) -> None:
+        """Take records of `model` in; from begin_writing on, watch for other writers. Raises Deposed."""
+        for record in records:
+            try:
+                self._on_model(record)
+            except WireError as error:
+                self.counts["model_unreadable"] += 1
+                log.error("model record unreadable", at=place(record), error=str(error))
+
+    def on_catalog(self, records: Sequence[Record]) -> None:
+        """Take records of `catalog` in: a gravestone ends learning of its item until the item is published again."""
+        for record in records:
+            try:
+                entry = read_catalog(record.value) if record.value is not None else None
+            except WireError as error:
+                self.counts["catalog_unreadable"] += 1
+                log.error("catalogue record unreadable", at=place(record), error=str(error))
+                continue
+            if isinstance(entry, Gravestone):
+                self.learner.delete(entry.hash)
+            elif record.key is not None:  # published again, or its gravestone has stood long enough
+                self.learner.restore(hash_id(record.key.decode()))
+
+    def begin_writing(self, owner: str, now: int) -> Output:
+        """The record that takes the pen, to be sent when caught up and elected. `owner` is a name never used before."""
+        self._writer = WriterRecord(self.model.epoch + 1, self.model.version, owner, now)
+        return self._output(WRITER, encode_writer(self._writer))
+
+    # ---------------------------------------------------------------- writing
+    def on_states(self, records: Sequence[Record]) -> None:
+        """Learn from records of `states`, in log order within a partition."""
+        told = told_by(records, self._rules, self.counts)
+        learned = self.learner.learn(lessons_from(told, self._weights))
+        self.counts["learned"] += learned.learned
+        self.counts["learned_before"] += learned.seen
+        self.counts["of_deleted_items"] += learned.deleted
+        for record in records:
+            self.positions[record.partition] = record.offset + 1
+
+    def flush(self) -> Iterator[Output]:
+        """Changed records within the budget. Lazy: each is made as it is taken, and learning may go on in between."""
+        self.model.version += 1
+        if self._writer_lost and self._writer is not None:
+            self._writer_lost = False
+            yield self._output(WRITER, encode_writer(self._writer))
+        yield from self._outputs(self.learner.flush(self._budget))
+
+    def checkpoint(self) -> Iterator[Output]:
+        """All changed records, then up to where they were learned from. Lazy as `flush` is.
+
+        Where it is not sent to its end the checkpoint before stands, and what came after that is learned again.
+        """
+        self.model.version += 1
+        positions, seen = dict(self.positions), self.learner.seen.export()
+        yield from self._outputs(self.learner.sweep())
+        packed = {partition: zlib.compress(bits, 1) for partition, bits in seen.items()}
+        record = CheckpointRecord(self.model.epoch, self.model.version, positions, packed)
+        yield self._output(CHECKPOINT, encode_checkpoint(record))
+
+    # ---------------------------------------------------------------- records of `model`
+    def _on_model(self, record: Record) -> None:
+        if record.key is None:
+            return
+        if record.value is None:
+            self._on_null(record.key)
+            return
+        read = read_model(record.key, record.value)
+        if self._writer is not None and read.epoch >= self._writer.epoch:
+            self._on_rival(record, read)
+        elif read.epoch < self.model.epoch:
+            self.counts["model_deposed"] += 1
+            self._write_over(record.key)
+        else:
+            self._follow(read)
+
+    def _on_null(self, key: bytes) -> None:
+        item_id = item_of_key(key)
+        if item_id is None:
+            return
+        if not self.writing:
+            self.learner.drop(hash_id(item_id))
+        elif self.learner.knows(hash_id(item_id)):  # else it is an echo of our own
+            self.learner.publish_again(item_id)
+
+    def _on_rival(self, record: Record, read: Stamp) -> None:
+        """A record of our epoch or a higher one: ours, or of someone who writes instead of us."""
+        if read == self._writer:
+            self.writing = True
+            self.model.epoch = read.epoch
+        elif not self.writing or read.epoch > self.model.epoch:
+            raise Deposed(f"{place(record)}: another trainer writes with epoch {read.epoch}; stop this one")
+        elif isinstance(read, WriterRecord):
+            self._writer_lost = True  # of a rival that was too late: it will read ours first, and give up
+
+    def _write_over(self, key: bytes) -> None:
+        """A deposed writer wrote `key` after we began: compaction must not keep that."""
+        if not self.writing:
+            return
+        item_id = item_of_key(key)
+        if item_id is not None:
+            self.learner.publish_again(item_id)
+        self._writer_lost |= key == WRITER
+
+    def _follow(self, read: Stamp) -> None:
+        if isinstance(read, VectorsRecord):
+            self.learner.follow(read.vectors())
+        elif isinstance(read, ListsRecord):
+            self.learner.follow(read.lists())
+        elif isinstance(read, CheckpointRecord):
+            self._go_on_from(read)
+        self.model.epoch, self.model.version = read.epoch, max(self.model.version, read.version)
+
+    def _go_on_from(self, checkpoint: CheckpointRecord) -> None:
+        try:
+            self.learner.seen.load({p: _unpacked(packed) for p, packed in checkpoint.seen.items()})
+        except (ValueError, zlib.error) as error:
+            raise UnreadableError(f"model #checkpoint: {error}") from None
+        self.positions = dict(checkpoint.offsets)
+
+    # ---------------------------------------------------------------- outputs
+    def _outputs(self, changed: Iterable[Changed]) -> Iterator[Output]:
+        epoch, version = self.model.epoch, self.model.version
+        for record in changed:
+            self.counts["published"] += 1
+            if isinstance(record, Tombstone):
+                yield self._output(vectors_key(record.item_id), None)
+                yield self._output(lists_key(record.item_id), None)
+            elif isinstance(record, ItemVectors):
+                yield self._output(vectors_key(record.item_id), encode_vectors(record, epoch, version))
+            else:
+                yield self._output(lists_key(record.item_id), encode_lists(record, epoch, version))
+
+    def _output(self, key: bytes, value: bytes | None) -> Output:
+        return Output(self._topic, key, value, [], 0)
+
+
+def _unpacked(packed: bytes) -> bytes:
+    """At most what a partition's bitmap can be, whatever `packed` says."""
+    return zlib.decompressobj().decompress(packed, WINDOW // 8 + 16)
