@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -25,15 +26,18 @@ from workers.embedding import EmbeddingHandler
 from workers.health import Heartbeat
 from workers.items import ItemReplica
 from workers.lane import Lane, Limits
-from workers.positions import StoredPositions
+from workers.positions import GroupPositions, StoredPositions
 from workers.producer import Producer
+from workers.retrieval import DefaultFeed, RetrievalHandler
 from workers.settings import Settings
 from workers.store import FunctionsMissing, Store
+from workers.trainer import TrainerCore
 from workers.wire.rules import Rules
+from workers.writer import ModelWriter
 
 log = structlog.get_logger()
 
-ROLES = ("embedding", "catalog")
+ROLES = ("embedding", "trainer", "retrieval", "catalog")
 
 
 class CaughtUpLane:
@@ -147,11 +151,37 @@ class Process:
         )
         self._add_lane("embedding", lane, replica, lambda: {**handler.counts, "retries": store.retries})
 
+    async def _build_retrieval(self, replica: ItemReplica) -> None:
+        store, producer = await self._store(), await self._producer()
+        handler = RetrievalHandler(self.settings, Rules.of(self.settings), replica.model, replica.catalog)
+        topic = self.settings.topic("states")
+        positions = GroupPositions(store, topic)
+        lane = Lane(
+            self.settings,
+            topic,
+            self.settings.topic("retrieval"),
+            positions,
+            handler,
+            producer,
+            Limits(),
+            poll_records=1024,
+        )
+        self._add_lane("retrieval", lane, replica, lambda: {**handler.stats(), "retries": store.retries})
+        self._parts.append(DefaultFeed(self.settings, store, handler, replica.caught_up))
+
     def _add_lane(self, name: str, lane: Lane, replica: ItemReplica, stats: Callable[[], dict[str, Any]]) -> None:
         self._parts.append(CaughtUpLane(lane, replica.caught_up))
         self._ready.append(lane.claimed.wait)
         self._lag.append(lane.lag)
         self._stats.append(lambda: {name: {**lane.counts, **lane.positions.counts, **stats(), "lag": lane.lag()}})
+
+    async def _build_trainer(self, _: ItemReplica | None) -> None:
+        make = functools.partial(TrainerCore, self.settings, Rules.of(self.settings))
+        writer = ModelWriter(self.settings, await self._producer(), self._owner, make)
+        self._parts.append(writer)
+        self._ready.append(writer.standing_by.wait)
+        self._lag.append(writer.lag)
+        self._stats.append(lambda: {"trainer": {**writer.core.counts, "terms": writer.terms, "lag": writer.lag()}})
 
     async def _build_catalog(self, _: ItemReplica | None) -> None:
         producer = await self._producer()

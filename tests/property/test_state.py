@@ -49,7 +49,7 @@ class User:
         if e.id and e.id in self.ids:
             return Outcome.DUPLICATE
         if e.effect & FORGETS:
-            self.__init__(marker=(e.time, e.offset + 1))  # type: ignore[misc]
+            self.__init__(marker=(max(e.time, self.marker[0]), e.offset + 1))  # type: ignore[misc]
             return Outcome.APPLIED
         if e.time <= self.marker[0]:
             return Outcome.FORGOTTEN

@@ -1,0 +1,158 @@
+"""Becoming and being the one writer of the item model: follow, be elected, write until another epoch appears.
+
+One term of office is one model in memory. Whoever is deposed throws the model away and follows anew: what it had
+learned and not published is learned again by the new writer, from the same log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import structlog
+
+from workers.app import Part
+from workers.election import Election
+from workers.producer import Producer
+from workers.replica import Follower
+from workers.settings import Settings
+from workers.trainer import Deposed, TrainerCore
+from workers.wire.output import Output
+
+log = structlog.get_logger()
+
+_LAST_WORDS_S = 10.0
+_POLL_S = 0.02
+_SLICE = 64  # records made before others have their turn
+
+
+class ModelWriter:
+    """Runs a trainer: at most one of a group learns and publishes, the others stand by with the model in memory."""
+
+    def __init__(
+        self, settings: Settings, producer: Producer, owner: str, make_core: Callable[[], TrainerCore]
+    ) -> None:
+        self.standing_by = asyncio.Event()  # the model is in memory: could write at once
+        self.core = make_core()
+        self.terms = 0
+        self._settings, self._producer, self._owner = settings, producer, owner
+        self._make_core = make_core
+        self._election = Election(settings, settings.topic("model"), settings.topic("trainer"))
+        self._states: Follower | None = None
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow and, while elected, write, until `stop`. Raises ProduceError or what a client raises."""
+        async with _running([self._election]):
+            while not self._stop.is_set():
+                try:
+                    await self._term()
+                except Deposed as deposed:
+                    log.warning("another trainer writes the model now", reason=str(deposed))
+                if not self._stop.is_set():
+                    self.core = self._make_core()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def lag(self) -> int:
+        """Records of `states` that the writer has not learned from; 0 for one that stands by."""
+        return self._states.lag() if self._states else 0
+
+    async def _term(self) -> None:
+        core = self.core
+        model = Follower(self._settings, self._settings.topic("model"), core.on_model)
+        catalog = Follower(self._settings, self._settings.topic("catalog"), core.on_catalog)
+        async with _running([model, catalog]) as failed:
+            if not await self._wait(failed, model.caught_up.wait(), catalog.caught_up.wait()):
+                return
+            self.standing_by.set()
+            if not await self._wait(failed, self._election.elected.wait()):
+                return
+            owner = f"{self._owner}:{self.terms}"  # never used before: a record read back tells whose it is
+            self.terms += 1
+            await self._producer.send([core.begin_writing(owner, int(time.time() * 1000))])
+            if await self._wait(failed, _holds(lambda: core.writing)):
+                log.info("writing the model", epoch=core.model.epoch, owner=owner)
+                await self._write(core, failed)
+
+    async def _write(self, core: TrainerCore, deposed: asyncio.Future[None]) -> None:
+        """Learn from `states` and publish, until deposed or stopped."""
+        self._states = Follower(self._settings, self._settings.topic("states"), core.on_states, core.positions)
+        checkpoint_at = time.monotonic() + self._settings.model.checkpoint_s
+        try:
+            async with _running([self._states]) as failed:
+                while await self._pause(failed, deposed):
+                    await self._publish(core.flush())
+                    if time.monotonic() > checkpoint_at:
+                        await self._publish(core.checkpoint())
+                        checkpoint_at = time.monotonic() + self._settings.model.checkpoint_s
+            with contextlib.suppress(TimeoutError):  # learned again from the log if there is no time for it
+                await asyncio.wait_for(self._publish(core.checkpoint()), _LAST_WORDS_S)
+        finally:
+            self._states = None
+
+    async def _publish(self, outputs: Iterator[Output]) -> None:
+        """Send in slices: making a record costs, and others share the loop."""
+        while chunk := list(islice(outputs, _SLICE)):
+            await self._producer.send(chunk)
+
+    async def _pause(self, *failed: asyncio.Future[None]) -> bool:
+        """Wait for the next flush; False when it is time to stop. Raises what a follower died of."""
+        stopping: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait(
+                [*failed, stopping], timeout=self._settings.model.flush_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            stopping.cancel()
+        for future in failed:
+            if future.done():
+                future.result()
+        return not self._stop.is_set()
+
+    async def _wait(self, failed: asyncio.Future[None], *conditions: Any) -> bool:
+        """Wait for all of `conditions`; False when it is time to stop. Raises what a follower died of."""
+        stopping: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
+        reached: asyncio.Future[Any] = asyncio.gather(*conditions)
+        try:
+            await asyncio.wait([reached, stopping, failed], return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                failed.result()
+            return reached.done() and not self._stop.is_set()
+        finally:
+            stopping.cancel()
+            reached.cancel()
+            await asyncio.gather(stopping, reached, return_exceptions=True)
+
+
+async def _holds(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - the core is pure: it has no event to wait for
+        await asyncio.sleep(_POLL_S)
+
+
+@contextlib.asynccontextmanager
+async def _running(parts: Sequence[Part]) -> AsyncIterator[asyncio.Future[None]]:
+    """Run parts beside the block; the future fails with the first of them, and the block's end stops all."""
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def ended(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not failed.done():
+            failed.set_exception(error)
+
+    tasks = [asyncio.create_task(part.run()) for part in parts]
+    for task in tasks:
+        task.add_done_callback(ended)
+    try:
+        yield failed
+    finally:
+        for part in parts:
+            part.stop()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if failed.done():
+            failed.exception()
