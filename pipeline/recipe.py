@@ -41,7 +41,7 @@ RANKER = Weighted(
         (CovisitationFeature(), 0.5),
         (ForwardFeature(), 0.2),
         (Popularity(), 0.1),
-        (Trend("trend", 2), 0.1),
+        (Trend("trend", 2), 0.2),
     )
 )
 GUARDS = (Safe(),)

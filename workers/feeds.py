@@ -1,0 +1,179 @@
+"""From states to feeds as bytes: queries in chunks, their feeds with ids, versions, causes and reasons."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import msgspec
+import numpy as np
+
+from pipeline.blob import States, decode
+from pipeline.catalog import Catalog
+from pipeline.model import Model
+from pipeline.provenance import Feed as Answer
+from pipeline.queries import NO_ATTRIBUTES, Attributes, queries_from
+from pipeline.recipe import RECIPES
+from pipeline.retrieval import build_feeds
+from workers.settings import Settings, SettingsError
+from workers.wire.event_data import Attributes as Profile
+from workers.wire.feed import Feed, FeedCause, FeedItem, FeedModel, FeedStages, encode_feed, feed_headers
+from workers.wire.output import Headers
+from workers.wire.state import Cause
+from workers.wire.times import rfc3339
+
+CHUNK = 64  # queries that share a matrix product
+
+_HOUR_MS = 3_600_000
+_VARIANT = "89ab"
+
+_profile = msgspec.json.Decoder(Profile)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A user whose feed is due."""
+
+    user: str
+    partition: int
+    blob: bytes  # the newest state
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A feed, ready to be stored and sent."""
+
+    asked: Asked
+    version: int
+    revision: int
+    items: tuple[str, ...]  # item ids, best first
+    value: bytes
+    headers: Headers
+    skipped: tuple[str, ...]  # sources that failed
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """What the feeds of a chunk have in common."""
+
+    revision: int  # ms, wall
+    generated_at: str
+    expires_at: str
+    model: FeedModel
+    took_us: int
+
+
+class FeedMaker:
+    """Answers users from the replicas of model and catalogue, as they are at the time."""
+
+    def __init__(self, settings: Settings, model: Model, catalog: Catalog) -> None:
+        if settings.feed.recipe not in RECIPES:
+            raise SettingsError(
+                f"settings: feed.recipe: expected one of {', '.join(RECIPES)}, found {settings.feed.recipe!r}"
+            )
+        self._recipe = RECIPES[settings.feed.recipe](settings.feed.size, settings.feed.repeats)
+        self._ttl_ms = int(settings.feed.ttl_hours * _HOUR_MS)
+        self._model, self._catalog = model, catalog
+
+    def make(self, asked: Sequence[Asked], now: int) -> list[Made]:
+        """The feeds of at most CHUNK users as of `now` (ms, in the clock of the events).
+
+        Raises BlobError for a state that is none; whatever else it raises, it would raise again.
+        """
+        begun = time.perf_counter()
+        states, answers = self._answer([one.blob for one in asked], now)
+        stamp = self._stamp(int((time.perf_counter() - begun) * 1e6))
+        facts = zip(asked, answers, (states.last_offset + 1).tolist(), states.count.tolist(), strict=True)
+        return [self._made(stamp, *fact) for fact in facts]
+
+    def default(self, now: int) -> tuple[int, bytes]:
+        """The feed of users that nobody knows, and its revision."""
+        begun = time.perf_counter()
+        _, (answer,) = self._answer([b""], now)
+        stamp = self._stamp(int((time.perf_counter() - begun) * 1e6))
+        return stamp.revision, encode_feed(self._feed(stamp, "", None, answer, 0, 0))
+
+    def _answer(self, blobs: Sequence[bytes], now: int) -> tuple[States, list[Answer]]:
+        states = decode(blobs)
+        attributes = [_attributes(raw) for raw in states.attributes]
+        queries = queries_from(states, np.full(len(blobs), now, np.int64), self._model, attributes)
+        return states, build_feeds(queries, self._catalog, self._model, self._recipe)
+
+    def _stamp(self, took_us: int) -> _Stamp:
+        revision = int(time.time() * 1000)  # feeds expire by the wall clock, whatever the events' clock
+        model = FeedModel(self._model.epoch, self._model.version)
+        return _Stamp(revision, rfc3339(revision), rfc3339(revision + self._ttl_ms), model, took_us)
+
+    def _made(self, stamp: _Stamp, asked: Asked, answer: Answer, version: int, count: int) -> Made:
+        cause = asked.cause
+        told = FeedCause(cause.event_id, rfc3339(cause.time_ms), f"events/{asked.partition}/{cause.offset}")
+        feed = self._feed(stamp, asked.user, told, answer, version, count)
+        return Made(
+            asked,
+            version,
+            stamp.revision,
+            tuple([item.item_id for item in feed.items]),
+            encode_feed(feed),
+            feed_headers(feed, cause.traceparent, cause.tracestate),
+            answer.skipped,
+        )
+
+    def _feed(
+        self, stamp: _Stamp, user: str, cause: FeedCause | None, answer: Answer, version: int, count: int
+    ) -> Feed:
+        return Feed(
+            feed_id=_feed_id(stamp.revision),
+            user_id=user,
+            version=version,
+            revision=stamp.revision,
+            count=count,
+            generated_at=stamp.generated_at,
+            expires_at=stamp.expires_at,
+            cause=cause,
+            model=stamp.model,
+            recipe=self._recipe.name,
+            items=self._items(answer),
+            stages=FeedStages(answer.gathered, answer.dropped, answer.ranked, stamp.took_us),
+        )
+
+    def _items(self, answer: Answer) -> list[FeedItem]:
+        ids = self._model.rows.ids
+        scores = np.round(answer.scores.astype(np.float64), 4).tolist()
+        columns = zip(
+            answer.rows.tolist(), scores, answer.sources, answer.because, answer.parts, answer.propensity, strict=True
+        )
+        return [
+            FeedItem(ids[row], rank, score, sources, [ids[reason] for reason in because], parts, propensity)
+            for rank, (row, score, sources, because, parts, propensity) in enumerate(columns, 1)
+        ]
+
+
+def in_chunks(asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
+    """`asked` in runs of at most CHUNK."""
+    for begin in range(0, len(asked), CHUNK):
+        yield asked[begin : begin + CHUNK]
+
+
+@lru_cache(maxsize=1 << 14)
+def _attributes(raw: bytes) -> Attributes:
+    """What a state keeps of a `profile` event."""
+    if not raw:
+        return NO_ATTRIBUTES
+    profile = _profile.decode(raw)
+    return Attributes(
+        profile.audience or "",
+        profile.market or "",
+        profile.locale or "",
+        tuple(profile.muted_creators or ()),
+        tuple(profile.muted_categories or ()),
+    )
+
+
+def _feed_id(time_ms: int) -> str:
+    """A UUID of version 7 (RFC 9562): the time, then 74 random bits."""
+    at, dice = f"{time_ms:012x}", os.urandom(10).hex()
+    return f"{at[:8]}-{at[8:]}-7{dice[:3]}-{_VARIANT[int(dice[3], 16) & 3]}{dice[4:7]}-{dice[7:19]}"

@@ -1,0 +1,251 @@
+"""The retrieval worker: newest states in, feeds out. Many events of one user between two passes make one feed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from pipeline.blob import BlobError, decode
+from pipeline.catalog import Catalog
+from pipeline.model import Model
+from pipeline.types import POSITIVE
+from workers.feeds import Asked, FeedMaker, Made, in_chunks
+from workers.live import HitRate
+from workers.positions import Batch, FeedOutput, Result
+from workers.settings import Settings
+from workers.store import Store
+from workers.wire.dead_letter import BadRecord, dead_letter
+from workers.wire.errors import WireError
+from workers.wire.event_data import read_data
+from workers.wire.feed import pair_headers
+from workers.wire.ids import id_from_key
+from workers.wire.output import Output, Record
+from workers.wire.rules import Rules
+from workers.wire.state import Cause, Forgotten, Fresh, StateRecord, decode_state, read_forgotten
+
+log = structlog.get_logger()
+
+_SOON_S = 0.2
+
+
+@dataclass(slots=True)
+class _User:
+    """What a batch says of one user, all its records together."""
+
+    offset: int = -1  # of the newest state
+    blob: bytes = b""
+    record: Record | None = None  # that the newest state came in
+    fresh: list[Fresh] = field(default_factory=list)
+    cause: Cause | None = None  # of the newest refreshing record; None = no feed is due
+    refreshed: int = -1  # offset of the state that brought `cause`
+    forgotten: int = -1  # offset of the newest forget
+
+
+class RetrievalHandler:
+    """Answers states with feeds, from the replicas as they are. Holds nothing durable."""
+
+    def __init__(self, settings: Settings, rules: Rules, model: Model, catalog: Catalog) -> None:
+        self.counts: Counter[str] = Counter()
+        self.live = HitRate()
+        self._settings, self._rules, self._model = settings, rules, model
+        self._maker = FeedMaker(settings, model, catalog)
+        self._feeds_topic = settings.topic("feeds")
+        self._served: dict[int, list[Made]] = {}  # by partition: feeds that are on their way to the store
+        self._greatest_time = 0  # of all events seen, ms: the clock of a stream
+
+    async def handle(self, batches: list[Batch]) -> list[Result]:
+        """Per batch: the feeds that are due, the nulls of users that were forgotten, and dead letters."""
+        self._served.clear()
+        bad: dict[int, list[BadRecord]] = {batch.partition: [] for batch in batches}
+        told = {batch.partition: self._told(batch, bad[batch.partition]) for batch in batches}
+        for users in told.values():
+            for user, newest in users.items():
+                self._judge(user, newest)
+        asked = [
+            Asked(user, partition, newest.blob, newest.cause)
+            for partition, users in told.items()
+            for user, newest in users.items()
+            if newest.cause is not None and newest.offset > newest.forgotten
+        ]
+        self.counts["states"] += sum(len(batch.records) for batch in batches)
+        for chunk in in_chunks(asked):
+            for made in self._answer(chunk, told, bad):
+                self._served.setdefault(made.asked.partition, []).append(made)
+            await asyncio.sleep(0)  # others share the loop
+        return [self._result(batch, told[batch.partition], bad[batch.partition]) for batch in batches]
+
+    def stored(self, result: Result) -> None:
+        """The feeds were offered to the store: these are what the users see until the next."""
+        for made in self._served.pop(result.batch.partition, []):
+            self.live.serve(made.asked.user, made.version, made.items)
+
+    def drop(self, partition: int) -> None:
+        """Nothing is kept of a partition but what is on its way."""
+        self._served.pop(partition, None)
+
+    def warm_up(self) -> None:
+        """Load the kernels."""
+        self._maker.default(self._now())
+
+    def default_feed(self) -> tuple[int, bytes]:
+        """The feed of users that nobody knows, and its revision (ms)."""
+        return self._maker.default(self._now())
+
+    def stats(self) -> dict[str, Any]:
+        """Counters, and how good the feeds are."""
+        return {**self.counts, "live": self.live.figures()}
+
+    def _now(self) -> int:
+        """Wall time, or under clock = stream the greatest event time seen."""
+        if self._settings.clock == "wall":
+            return int(time.time() * 1000)
+        return self._greatest_time or int(self._model.trends.last_seen.max(initial=0))
+
+    # ---------------------------------------------------------------- what the records say
+    def _told(self, batch: Batch, bad: list[BadRecord]) -> dict[str, _User]:
+        """The users of a batch, in the order of their first record."""
+        read: list[tuple[Record, str, StateRecord]] = []
+        users: dict[str, _User] = {}
+        for record in batch.records:
+            try:
+                user = id_from_key(record.key, "user id")
+                if record.value is None:
+                    forgotten = read_forgotten(list(record.headers))
+                    self._forget(user, users.setdefault(user, _User()), forgotten)
+                else:
+                    read.append((record, user, decode_state(record.value)))
+            except WireError as error:
+                bad.append(BadRecord(record, error.stage, str(error), type(error).__name__))
+        for record, user, state, offset in self._dated(read, bad):
+            _merge(users.setdefault(user, _User()), record, state, offset)
+        return users
+
+    def _dated(
+        self, read: list[tuple[Record, str, StateRecord]], bad: list[BadRecord]
+    ) -> list[tuple[Record, str, StateRecord, int]]:
+        """With the offset of each state's last event; a state that is none goes to `bad`."""
+        while True:
+            try:
+                states = decode([state.blob for _, _, state in read])
+                break
+            except BlobError as error:
+                record = read.pop(error.row)[0]
+                bad.append(BadRecord(record, "decode", str(error), type(error).__name__))
+        self._greatest_time = max(self._greatest_time, int(states.last_time.max(initial=0)))
+        return [(*one, offset) for one, offset in zip(read, states.last_offset.tolist(), strict=True)]
+
+    def _forget(self, user: str, known: _User, forgotten: Forgotten) -> None:
+        known.forgotten = max(known.forgotten, forgotten.offset)
+        self._greatest_time = max(self._greatest_time, forgotten.time_ms)
+        self.live.forget(user)
+
+    def _judge(self, user: str, newest: _User) -> None:
+        """Look the first positive event after the user's last feed up in that feed."""
+        since = self.live.expects(user)
+        if since < 0:
+            return
+        for event in sorted(newest.fresh, key=lambda event: event.offset):
+            chosen = self._chosen(event) if event.offset >= since else None
+            if chosen is not None:
+                self.live.judge(user, chosen)
+                return
+
+    def _chosen(self, event: Fresh) -> str | None:
+        """The item of a positive event."""
+        try:
+            data = read_data(event.data)
+        except WireError:  # a figure is not worth a dead letter: the trainer counts such data
+            return None
+        positive = self._rules.meaning(data.action, data.value).effect & POSITIVE
+        return data.item_id if positive else None
+
+    # ---------------------------------------------------------------- what is answered
+    def _answer(
+        self, chunk: Sequence[Asked], told: dict[int, dict[str, _User]], bad: dict[int, list[BadRecord]]
+    ) -> list[Made]:
+        """The feeds of a chunk; should that fail, user by user, so that one failing user costs only their own."""
+        try:
+            made = self._maker.make(chunk, self._now())
+        except Exception as error:  # pure code that fails would fail again: find whose fault it is
+            if len(chunk) > 1:
+                log.warning("a chunk could not be answered at once", error=f"{type(error).__name__}: {error}")
+                return [made for one in chunk for made in self._answer([one], told, bad)]
+            (one,) = chunk
+            record = told[one.partition][one.user].record
+            if record is not None:
+                bad[one.partition].append(BadRecord(record, "retrieve", str(error), type(error).__name__))
+            return []
+        self.counts["feeds"] += len(made)
+        self.counts.update(f"skipped_{name}" for one in made for name in one.skipped)
+        return made
+
+    def _result(self, batch: Batch, users: dict[str, _User], bad: list[BadRecord]) -> Result:
+        """Nulls come first: a user who is back after a forget has a feed again."""
+        topic, group, now = (
+            self._settings.topic("dead-letters"),
+            self._settings.topic("retrieval"),
+            int(time.time() * 1000),
+        )
+        nulls = [
+            Output(self._feeds_topic, user.encode(), None, pair_headers(known.forgotten + 1, 0), batch.partition)
+            for user, known in users.items()
+            if known.forgotten >= 0
+        ]
+        self.counts["forgotten"] += len(nulls)
+        self.counts["dead_letters"] += len(bad)
+        made = self._served.get(batch.partition, [])
+        return Result(
+            batch,
+            feeds=[self._output(one) for one in made],
+            outputs=nulls + [dead_letter(one, topic, group, now) for one in bad],
+        )
+
+    def _output(self, made: Made) -> FeedOutput:
+        asked = made.asked
+        output = Output(self._feeds_topic, asked.user.encode(), made.value, made.headers, asked.partition)
+        return FeedOutput(asked.partition, asked.user, made.version, made.revision, made.value, output)
+
+
+def _merge(known: _User, record: Record, state: StateRecord, offset: int) -> None:
+    """Take one more record in: newest means greatest offset, not last record. What was forgotten is passed over."""
+    if offset <= known.forgotten:
+        return
+    known.fresh += [event for event in state.fresh if event.offset > known.forgotten]
+    if offset > known.offset:
+        known.offset, known.blob, known.record = offset, state.blob, record
+    if state.refresh and state.cause is not None and offset > known.refreshed:
+        known.cause, known.refreshed = state.cause, offset
+
+
+class DefaultFeed:
+    """Writes the feed of users that nobody knows, every few seconds."""
+
+    def __init__(
+        self, settings: Settings, store: Store, handler: RetrievalHandler, caught_up: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._settings, self._store, self._handler = settings, store, handler
+        self._caught_up = caught_up
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Write until `stop`, once the items are in memory."""
+        waiting = asyncio.ensure_future(self._caught_up())
+        while not self._stop.is_set():
+            if waiting.done():
+                revision, feed = self._handler.default_feed()
+                await self._store.put_default(self._settings.feed.recipe, revision, feed)
+            try:
+                every = self._settings.feed.default_every_s if waiting.done() else _SOON_S
+                await asyncio.wait_for(self._stop.wait(), every)
+            except TimeoutError:
+                continue
+        waiting.cancel()
+
+    def stop(self) -> None:
+        self._stop.set()
