@@ -220,6 +220,14 @@ def test_a_forget_of_nobody_leaves_a_marker_too() -> None:
     assert (blobs(done), done.forgotten_version.tolist()) == ([b""], [1])
 
 
+def test_a_second_forget_never_moves_the_time_back() -> None:
+    gone = run(Ev(9, FORGETS, time=4_000))
+    again = run(Ev(10, FORGETS, time=1_000), Ev(11, CLICK, 1, time=3_000), users=after(gone))
+    assert again.outcome.tolist() == [APPLIED, FORGOTTEN]
+    assert (again.forgotten_time.tolist(), again.forgotten_version.tolist()) == ([4_000], [11])
+    assert run(Ev(12, FORGETS, time=5_000), users=after(again)).forgotten_time.tolist() == [5_000]
+
+
 def test_a_forget_told_again_by_the_log_is_replayed() -> None:
     done = run(Ev(2, FORGETS, time=4_000))
     again = run(Ev(2, FORGETS, time=4_000), users=after(done))
