@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 import structlog
+from aiokafka.errors import KafkaError
 
 from workers import kafka
 from workers.settings import Settings
@@ -55,14 +56,12 @@ class Producer:
 
         An output without a partition goes where its key belongs. Raises ProduceError; then nothing may be acknowledged.
         """
-        pending = await self._submit(outputs)
-        if not pending:
-            return
         try:
-            await asyncio.wait_for(asyncio.gather(*pending), _ACK_TIMEOUT_S)
+            async with asyncio.timeout(_ACK_TIMEOUT_S):
+                await asyncio.gather(*await self._submit(outputs))
         except TimeoutError:
             raise ProduceError(f"produce: no acknowledgement within {_ACK_TIMEOUT_S:.0f} s") from None
-        except Exception as error:
+        except KafkaError as error:
             raise ProduceError(f"produce: {type(error).__name__}: {error}") from error
 
     async def _submit(self, outputs: Iterable[Output]) -> list[asyncio.Future[Any]]:
@@ -88,13 +87,9 @@ class Producer:
         return pending
 
     async def _submit_batch(self, batch: Any, target: tuple[str, int]) -> asyncio.Future[Any]:
+        """Nothing here gives way to the sender, so that all batches of a call leave in one request a broker."""
         batch.close()
-        try:
-            future: asyncio.Future[Any] = await asyncio.wait_for(
-                self._client.send_batch(batch, target[0], partition=target[1]), _ACK_TIMEOUT_S
-            )
-        except Exception as error:
-            raise ProduceError(f"produce to {target[0]}[{target[1]}]: {type(error).__name__}: {error}") from error
+        future: asyncio.Future[Any] = await self._client.send_batch(batch, target[0], partition=target[1])
         return future
 
     async def _partition(self, output: Output) -> int:
