@@ -244,24 +244,25 @@ def _index_list(cells: I32, used: U8, index: U8, row: int, kind: int) -> None:
 
 @njit(cache=True)
 def _prune(cells: I32, stored: F32, used: U8, index: U8, row: int, kind: int) -> None:
-    """Keep the heaviest entries of a full list (of equals the older ones), in their order."""
-    start, end, kept = _START[kind], _START[kind + 1], KEPT[kind]
-    spare = np.empty(end - start, np.float32)
-    for at in range(start, end):
+    """Keep the heaviest entries of a full list (of equals the older) in their order, and the newest in any case."""
+    start, newest, kept = _START[kind], _START[kind + 1] - 1, KEPT[kind]
+    spare = np.empty(newest - start, np.float32)
+    for at in range(start, newest):
         spare[at - start] = stored[row, at, 1]
-    bar = _greatest(spare, end - start, kept)
+    bar = _greatest(spare, newest - start, kept)
     above = 0
-    for at in range(start, end):
+    for at in range(start, newest):
         above += stored[row, at, 1] > bar
     equals, to = kept - above, start
-    for at in range(start, end):
+    for at in range(start, newest):
         key, weight = cells[row, at, 0], stored[row, at, 1]
         equal = weight == bar and equals > 0
         equals -= equal
-        if to < start + kept:  # entries that go are written too, and written over: no branch on the weights
-            cells[row, to, 0], stored[row, to, 1] = key, weight
+        # Entries that go are written too, and written over: no branch on the weights.
+        cells[row, to, 0], stored[row, to, 1] = key, weight
         to += weight > bar or equal
-    used[row, kind] = kept
+    cells[row, to, 0], stored[row, to, 1] = cells[row, newest, 0], stored[row, newest, 1]
+    used[row, kind] = kept + 1
     _index_list(cells, used, index, row, kind)
 
 
