@@ -5,12 +5,15 @@ Records come again after a restart, and an event may be told by two records. Wha
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 from numba import njit
 
 from pipeline.types import I64, U8, Mask
 
 WINDOW = 65_536  # offsets a partition; a power of two
+_HEAD = 16  # bytes before the bits
 
 
 class Seen:
@@ -36,16 +39,9 @@ class Seen:
 
     def load(self, exported: dict[int, bytes]) -> None:
         """Take over what `export` gave; other partitions stay as they are. Raises ValueError for other bytes."""
-        for partition, packed in exported.items():
-            head = np.frombuffer(packed[:16], "<i8")
-            if len(head) != 2 or not 0 <= head[1] - head[0] + WINDOW <= WINDOW or len(packed) != _size(*head):
-                raise ValueError(
-                    f"seen offsets of partition {partition}: expected end, floor and a bit an offset between them, "
-                    f"found {len(packed)} bytes beginning {packed[:16].hex()}"
-                )
-            end, floor = int(head[0]), int(head[1])
+        parts = {partition: _parse(partition, packed) for partition, packed in exported.items()}
+        for partition, (end, floor, bits) in parts.items():
             line = self._line(partition)
-            bits = np.unpackbits(np.frombuffer(packed, np.uint8, offset=16), count=end - floor)
             self._ends[line] = end
             self._marks[line] = 1
             self._marks[line, np.arange(floor, end) % WINDOW] = bits
@@ -56,8 +52,7 @@ class Seen:
         bits = self._marks[line, offsets % WINDOW]
         holes = np.flatnonzero(bits == 0)
         first = int(holes[0]) if len(holes) else len(bits)
-        head = np.array((end, end - len(bits) + first), "<i8")
-        return head.tobytes() + np.packbits(bits[first:]).tobytes()
+        return struct.pack("<qq", end, end - len(bits) + first) + np.packbits(bits[first:]).tobytes()
 
     def _line(self, partition: int) -> int:
         if partition not in self._lines:
@@ -67,8 +62,15 @@ class Seen:
         return self._lines[partition]
 
 
-def _size(end: int, floor: int) -> int:
-    return 16 + (int(end - floor) + 7) // 8
+def _parse(partition: int, packed: bytes) -> tuple[int, int, U8]:
+    """End, floor and the bits between them."""
+    end, floor = struct.unpack_from("<qq", packed.ljust(_HEAD, b"\0"))
+    if len(packed) < _HEAD or not 0 <= end - floor <= min(end, WINDOW) or len(packed) != _HEAD + (end - floor + 7) // 8:
+        raise ValueError(
+            f"seen offsets of partition {partition}: expected end, floor and a bit an offset between them, "
+            f"found {len(packed)} bytes beginning {packed[:_HEAD].hex()}"
+        )
+    return end, floor, np.unpackbits(np.frombuffer(packed, np.uint8, offset=_HEAD), count=end - floor)
 
 
 @njit(cache=True)
