@@ -119,9 +119,11 @@ class Learner:
             self._tombstones[record.item_id] = None
             return
         if isinstance(record, ItemVectors):
-            self._vectors.moved[self.model.put_vectors(record)] = 0
+            row = self.model.put_vectors(record)  # may make the columns grow: they are looked up after it
+            self._vectors.moved[row] = 0
         else:
-            self._lists.moved[self.model.put_lists(record)] = 0
+            row = self.model.put_lists(record)
+            self._lists.moved[row] = 0
 
     def delete(self, item: int) -> None:
         """The item (hash) is deleted: forget it, publish its tombstones, and learn nothing of it until `restore`."""
