@@ -86,7 +86,7 @@ class Host:
             self._datadir.cleanup()
 
     def _close_consumer_loop(self) -> None:
-        """Faust makes a thread with a loop for a consumer, also for an app that consumes nothing, and leaves it open."""
+        """Faust makes a thread with a loop for a consumer, also for an app without one, and leaves it open."""
         thread = getattr(self._app._consumer, "_thread", None)
         if thread is not None and not thread.thread_loop.is_running():
             thread.thread_loop.close()

@@ -18,10 +18,10 @@ import uvloop
 from tests.bench.load import Load
 from tests.waiting import eventually
 from workers.importers.dataset import Moment
-from workers.play import Player
+from workers.importers.play import Player
+from workers.outside.watch import Watch, following
 from workers.producer import Producer
 from workers.settings import Settings
-from workers.watch import Watch, following
 
 WARM_S = 10  # of events at the same rate that are not counted
 START_S = 120.0

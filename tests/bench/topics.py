@@ -7,9 +7,9 @@ from itertools import islice
 from typing import Any
 
 from workers import topics
-from workers.audit import read_back
 from workers.importers.dataset import Data
-from workers.play import encode
+from workers.importers.play import encode
+from workers.outside.audit import read_back
 from workers.producer import Producer
 from workers.settings import Settings
 from workers.store import Store

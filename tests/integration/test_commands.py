@@ -23,7 +23,7 @@ from tests.records import NOW, Consumed
 from tests.streams import Ev, batch
 from tests.waiting import run
 from workers import cli
-from workers.audit import read_back
+from workers.outside.audit import read_back
 from workers.producer import Producer
 from workers.settings import Settings
 from workers.store import Apply, FeedWrite, Store, Write

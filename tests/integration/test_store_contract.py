@@ -10,9 +10,9 @@ import redis
 
 from tests.stores import DAY_S, DUP, FENCED, LOST, OK, batch, claimed, opened
 from tests.waiting import run
-from workers.link import pack
 from workers.settings import Settings
 from workers.store import Applied, Apply, Claim, FeedWrite, Lost, Position, StoreError, UserRead, Write
+from workers.store.link import pack
 
 pytestmark = pytest.mark.redis
 

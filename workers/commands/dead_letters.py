@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from workers.audit import read_back
 from workers.commands.shell import Shell, command
+from workers.outside.audit import read_back
 
 _ERRORS = "__dlq.errors."
 

@@ -16,14 +16,15 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.live import Live
 
-from workers import embedded, screen
+from workers import embedded
 from workers.commands.shell import Shell, command
-from workers.demo import Plan, Show, flawless, play
+from workers.demo.demo import Plan, Show, flawless, play
 from workers.importers import movielens
 from workers.importers.dataset import Again, Dataset
-from workers.play import checker
+from workers.importers.play import checker
+from workers.outside import screen
 from workers.settings import Settings
-from workers.world import World
+from workers.world.world import World
 
 LINES_EVERY_S = 5.0  # where there is no terminal
 FRAMES_EVERY_S = 0.25

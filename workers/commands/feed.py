@@ -12,14 +12,14 @@ import typer
 from msgspec.structs import replace
 
 from pipeline.blob import decode
-from workers import screen
 from workers.commands.shell import Shell, command
-from workers.names import Names, history, name_hashes, read_names
+from workers.outside import screen
+from workers.outside.names import Names, history, name_hashes, read_names
+from workers.outside.screen import Deed
+from workers.outside.watch import following
 from workers.replica import Follower
-from workers.screen import Deed
 from workers.settings import Settings
 from workers.store import Store
-from workers.watch import following
 from workers.wire.feed import Feed, Pair, read_feed, read_pair
 from workers.wire.ids import check_id
 from workers.wire.partition import partition_of

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from workers.commands.shell import Shell, command
 from workers.importers import jsonl, movielens
 from workers.importers.dataset import Dataset, fitting
-from workers.play import Player, checker
+from workers.importers.play import Player, checker
 from workers.producer import Producer
 from workers.settings import Settings
 

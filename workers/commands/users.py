@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pipeline.blob import decode, embedding, model_version
 from workers.commands.shell import Shell, command
-from workers.names import Names, history, name_hashes, read_names
+from workers.outside.names import Names, history, name_hashes, read_names
 from workers.settings import Settings
 from workers.store import Store, UserRead
 from workers.wire.ids import check_id

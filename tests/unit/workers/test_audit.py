@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.records import Consumed
-from workers import drain
-from workers.audit import Audit, _Reader, behind
-from workers.drain import Lag, settled
+from workers.outside import drain
+from workers.outside.audit import Audit, _Reader, behind
+from workers.outside.drain import Lag, settled
+from workers.outside.watch import Watch
 from workers.settings import Settings
-from workers.watch import Watch
 from workers.wire.event import EventData, write_event
 from workers.wire.feed import Feed, FeedCause, FeedItem, FeedModel, FeedStages, encode_feed, feed_headers, pair_headers
 from workers.wire.state import Fresh, StateRecord, encode_state, forgotten_headers
@@ -112,7 +112,7 @@ def test_who_was_never_found_is_behind() -> None:
 def test_latency_runs_from_the_write_to_the_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch(SETTINGS)
     watch.wrote([("event", {"user_id": "u", "action": "like", "item_id": "i", "event_id": "e1"})], at=100.0)
-    monkeypatch.setattr("workers.watch.time.perf_counter", lambda: 100.025)
+    monkeypatch.setattr("workers.outside.watch.time.perf_counter", lambda: 100.025)
     watch._on_feeds([feed(1, cause="e1"), feed(2, cause="somebody else's")])
     assert watch.percentiles() == {"p50": 25.0, "p95": 25.0, "p99": 25.0}
     assert watch.percentiles(since=100.03) == {}

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from workers.importers.dataset import Moment
-from workers.play import CHUNK, Player, Schedule, checker, encode
+from workers.importers.play import CHUNK, Player, Schedule, checker, encode
 from workers.settings import Settings
 from workers.wire.errors import InvalidError, WireError
 from workers.wire.output import Output

@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 from rich.console import Console, RenderableType
 
-from workers import screen
-from workers.screen import Deed, Figures
+from workers.outside import screen
+from workers.outside.screen import Deed, Figures
 from workers.wire.feed import Feed, FeedCause, FeedItem, FeedModel, FeedStages
 
 TITLES = {"a": "Alpha", "b": "Beta", "c": "Gamma"}

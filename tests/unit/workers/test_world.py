@@ -16,12 +16,12 @@ from workers.settings import Settings
 from workers.wire.event import Rules, read_event, read_events
 from workers.wire.event_data import EventData, write_event
 from workers.wire.item import read_item
-from workers.world import Moment, World
+from workers.world.world import Moment, World
 
 N = 4_000
 DIGEST = """
 import hashlib, json
-from workers.world import World
+from workers.world.world import World
 world = World(3, users=50, items=100)
 print(hashlib.sha256(json.dumps([list(world.items()), list(world.stream(500))]).encode()).hexdigest())
 """

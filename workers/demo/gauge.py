@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from workers.screen import Deed, Figures
-from workers.watch import RECENT_S, Watch
+from workers.outside.screen import Deed, Figures
+from workers.outside.watch import RECENT_S, Watch
 from workers.wire.feed import read_feed
 
 SPOTLIGHT_S = 8.0  # how long one user is shown

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workers.audit import Ends, read_back
 from workers.kafka import admin
+from workers.outside.audit import Ends, read_back
 from workers.settings import Settings
 from workers.store import Store
 

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from workers import topics
-from workers.audit import audit
-from workers.drain import drained, settled
-from workers.gauge import Gauge, live
+from workers.demo.gauge import Gauge, live
 from workers.importers.dataset import Dataset
-from workers.play import Player
+from workers.importers.play import Player
+from workers.outside.audit import audit
+from workers.outside.drain import drained, settled
+from workers.outside.screen import Figures
+from workers.outside.watch import Watch, following
 from workers.producer import Producer
 from workers.roles import ROLES, Process, hosted
-from workers.screen import Figures
 from workers.settings import Settings
 from workers.store import Store
-from workers.watch import Watch, following
 
 T = TypeVar("T")
 Show = Callable[[Figures], None]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.assortment import DAY_MS, DIMENSION, F32, F64, Assortment, item_id, number_of, unit
+from workers.world.assortment import DAY_MS, DIMENSION, F32, F64, Assortment, item_id, number_of, unit
 
 Kind = Literal["item", "event"]
 Moment = tuple[Kind, dict[str, Any]]

@@ -1,4 +1,4 @@
-"""What Redis (or Valkey) holds, and every call to it. The only file that knows keys; `store.lua` holds the functions.
+"""What Redis (or Valkey) holds, and every call to it. Keys are known here alone; the functions are in `functions.lua`.
 
 All keys of a partition lie in one cluster slot through the hash tag `{p}`:
 
@@ -21,27 +21,11 @@ from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from pipeline.blob import LAYOUT
 from pipeline.types import hash_id
-from workers.contract import Contract, FunctionsMissing
-from workers.link import Link, StoreError, StoreRefused, StoreUnavailable, pack
 from workers.settings import Settings
+from workers.store.contract import Contract
+from workers.store.link import Link, StoreError, pack
 
-__all__ = [
-    "Applied",
-    "Apply",
-    "Claim",
-    "FeedWrite",
-    "FunctionsMissing",
-    "Lost",
-    "Position",
-    "Store",
-    "StoreError",
-    "StoreRefused",
-    "StoreUnavailable",
-    "UserRead",
-    "Write",
-]
-
-LIBRARY = Path(__file__).with_name("store.lua").read_bytes()
+LIBRARY = Path(__file__).with_name("functions.lua").read_bytes()
 
 _DAY_S = 86_400
 _MARKER_TTL_S = (30 + 7) * _DAY_S  # the greatest accepted age of an event, and how long `events` keeps it

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from workers.link import Link, StoreRefused, pack
+from workers.store.link import Link, StoreRefused, pack
 
 _OLDEST = 7  # the first Redis with functions
 _POLICY = "noeviction"

@@ -9,8 +9,8 @@ from typing import Any
 
 from pipeline.blob import States
 from pipeline.types import hash_id
-from workers.audit import read_back
-from workers.screen import Deed
+from workers.outside.audit import read_back
+from workers.outside.screen import Deed
 from workers.settings import Settings
 from workers.wire.catalog import Gravestone, read_catalog
 from workers.wire.times import rfc3339

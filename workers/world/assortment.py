@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.titles import SHELVES
+from workers.world.titles import SHELVES
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

@@ -1,0 +1,1 @@
+"""The demo: every role on a data set that is played at a rate, and what comes of it."""
