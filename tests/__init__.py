@@ -1,6 +1,5 @@
 """The tests."""
 
-import os
+from workers.kernels import prepare
 
-# Before NumPy is loaded: with more threads the small products of the tests are slower, and their neighbours starve.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+prepare()  # before anything imports NumPy or numba

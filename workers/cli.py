@@ -12,6 +12,8 @@ from importlib import import_module
 
 import typer
 
+from workers import kernels
+
 # Command -> its module, loaded when it is called: `headrace health` must not wait for numba.
 COMMANDS = {
     "worker": "worker",
@@ -53,6 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command line; the exit code."""
+    kernels.prepare()
     called = arguments[0] if arguments else ""
     app = application([called] if called in COMMANDS else COMMANDS)
     try:
