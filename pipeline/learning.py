@@ -17,9 +17,10 @@ import numpy as np
 from pipeline.lessons import Lessons
 from pipeline.model import Model
 from pipeline.model.changes import Changes
+from pipeline.model.rows import ItemRows
 from pipeline.model.sequence import Steps, event_seeds
 from pipeline.seen import Seen
-from pipeline.types import I64, U64, ItemLists, ItemVectors, Mask, Rows, hash_id
+from pipeline.types import I64, RING, U64, ItemLists, ItemVectors, Mask, Rings, Rows, hash_id
 
 VECTORS = 0.5  # of a budget may go to vectors while lists wait, too
 _ALL = 1 << 62
@@ -200,6 +201,22 @@ class Learner:
             if changes.moved[row] > 0:  # not dropped since it was chosen
                 changes.moved[row] = 0
                 yield record(row)
+
+
+def rehearse(dimension: int) -> None:
+    """Run every kernel once, on a model that is thrown away: loading them takes seconds where nothing is cached."""
+    learner = Learner(Model(ItemRows(), dimension), seed=0)
+    one, none = np.ones(1, np.int64), np.empty(0, np.int64)
+    for offset, item in enumerate(("first", "second")):
+        shape = (1, RING)
+        rings = Rings(np.zeros(shape, np.uint64), np.zeros(shape, np.uint32), np.zeros(shape, np.uint8), one * offset)
+        rings.items[0, 0] = hash_id("first") * offset
+        target, weight, start = np.array([hash_id(item)], np.uint64), np.ones(1, np.float32), np.array((0, 0))
+        marks = start, np.empty(0, np.uint32), none, none
+        learner.learn(Lessons(one, one * offset, target, [item], weight, one, rings, one, 0 * one, *marks))
+    for record in learner.sweep():
+        if not isinstance(record, Tombstone):
+            learner.follow(record)
 
 
 def _vectors_size(dimension: int) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import structlog
 
-from pipeline.learning import Changed, Learner, Tombstone
+from pipeline.learning import Changed, Learner, Tombstone, rehearse
 from pipeline.lessons import lessons_from
 from pipeline.model import Model
 from pipeline.model.rows import ItemRows
@@ -63,6 +63,11 @@ class TrainerCore:
         self._writer_lost = False  # a deposed writer wrote over it
         self._rules, self._weights = rules, action_weights(settings)
         self._topic, self._budget = settings.topic("model"), settings.model.flush_bytes
+
+    def warm_up(self) -> None:
+        """Load the kernels, before there is a heartbeat to miss."""
+        lessons_from(told_by([], self._rules, Counter()), self._weights)
+        rehearse(self.model.dimension)
 
     # ---------------------------------------------------------------- following
     def on_model(self, records: Sequence[Record]) -> None:
