@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import structlog
@@ -107,6 +108,12 @@ async def _gives_producer_ids(client: AIOKafkaClient) -> bool:
     return True
 
 
+@cache
+def _say_not_idempotent(bootstrap: str) -> None:
+    """Once a process."""
+    log.warning("broker gives no producer ids: a retried write may be there twice", broker=bootstrap)
+
+
 async def start_producer(settings: Settings) -> AIOKafkaProducer:
     """A started producer: acks of all replicas, idempotent where the broker can, lz4, batches up to 512 KiB.
 
@@ -114,7 +121,7 @@ async def start_producer(settings: Settings) -> AIOKafkaProducer:
     """
     broker = await wait_for_broker(settings)
     if not broker.idempotent:
-        log.warning("producer not idempotent: this broker gives no producer ids; a retry may write a record twice")
+        _say_not_idempotent(settings.kafka.bootstrap)
     producer = AIOKafkaProducer(
         bootstrap_servers=settings.kafka.bootstrap,
         client_id=settings.prefix,

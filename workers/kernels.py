@@ -42,6 +42,11 @@ def keep_compiled() -> Path:
     return folder
 
 
+def compiled() -> bool:
+    """Whether the folder that was chosen holds kernels already."""
+    return any(Path(os.environ.get(_VARIABLE, "")).rglob("*.nbi"))
+
+
 def _parent() -> Path:
     given = os.environ.get(_VARIABLE)
     if given:

@@ -32,9 +32,6 @@ _STUCK_AFTER_S = 60.0
 class Handler(Protocol):
     """What a role does with records. It returns effects; the lane carries them out."""
 
-    def warm_up(self) -> None:
-        """Load or compile what the first record would wait for."""
-
     async def handle(self, batches: list[Batch]) -> list[Result]: ...
     def stored(self, result: Result) -> None:
         """The result is in the store: what was cached may be replaced."""
@@ -95,7 +92,6 @@ class Lane:
 
     async def run(self) -> None:
         """Consume until `stop`. Raises LaneRefused, ProduceError or what the client raises: the process must end."""
-        self._handler.warm_up()  # before there is a heartbeat to miss
         self._consumer = await kafka.start_consumer(self._settings, group=self._group)
         self._note_heartbeats()
         self._consumer.subscribe([self.topic], listener=_Listener(self))

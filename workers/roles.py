@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 import uvloop
 
+from workers import kernels
 from workers.app import STOP_WITHIN_S, Host, OnRecords, Part, hosting
 from workers.catalog import CatalogHandler, Gravestones
 from workers.embedding import EmbeddingHandler
@@ -74,6 +75,7 @@ class Process:
         self._parts: list[Part] = []
         self._agent: tuple[str, OnRecords] | None = None
         self._resources = contextlib.AsyncExitStack()
+        self._warm: list[Callable[[], None]] = []
         self._ready: list[Callable[[], Awaitable[Any]]] = []
         self._stats: list[Callable[[], dict[str, Any]]] = []
         self._lag: list[Callable[[], int]] = []
@@ -83,6 +85,7 @@ class Process:
         """Connect, build the roles, run them. Raises StoreUnavailable, BrokerUnavailable, StoreRefused."""
         try:
             await self._build()
+            self._warm_up()
             self._host = await self._resources.enter_async_context(hosting(self._hosted()))
         except BaseException:
             await self._resources.aclose()
@@ -121,6 +124,13 @@ class Process:
         """Records not yet behind this process: high watermark - position, over lanes and replicas."""
         return sum(lag() for lag in self._lag)
 
+    def _warm_up(self) -> None:
+        """Load or compile kernels now: nobody waits for us yet, and there is no heartbeat to miss."""
+        if not kernels.compiled():
+            log.warning("compiling kernels, once for this version on this machine: about half a minute")
+        for warm in self._warm:
+            warm()
+
     # ---------------------------------------------------------------- what each role consists of
     async def _build(self) -> None:
         replica = None
@@ -149,7 +159,9 @@ class Process:
             Limits(),
             poll_records=8192,
         )
-        self._add_lane("embedding", lane, replica, lambda: {**handler.counts, "retries": store.retries})
+        self._add_lane(
+            "embedding", lane, replica, handler.warm_up, lambda: {**handler.counts, "retries": store.retries}
+        )
 
     async def _build_retrieval(self, replica: ItemReplica) -> None:
         store, producer = await self._store(), await self._producer()
@@ -166,11 +178,21 @@ class Process:
             Limits(),
             poll_records=1024,
         )
-        self._add_lane("retrieval", lane, replica, lambda: {**handler.stats(), "retries": store.retries})
+        self._add_lane(
+            "retrieval", lane, replica, handler.warm_up, lambda: {**handler.stats(), "retries": store.retries}
+        )
         self._parts.append(DefaultFeed(self.settings, store, handler, replica.caught_up))
 
-    def _add_lane(self, name: str, lane: Lane, replica: ItemReplica, stats: Callable[[], dict[str, Any]]) -> None:
+    def _add_lane(
+        self,
+        name: str,
+        lane: Lane,
+        replica: ItemReplica,
+        warm_up: Callable[[], None],
+        stats: Callable[[], dict[str, Any]],
+    ) -> None:
         self._parts.append(CaughtUpLane(lane, replica.caught_up))
+        self._warm.append(warm_up)
         self._ready.append(lane.claimed.wait)
         self._lag.append(lane.lag)
         self._stats.append(lambda: {name: {**lane.counts, **lane.positions.counts, **stats(), "lag": lane.lag()}})
@@ -179,6 +201,7 @@ class Process:
         make = functools.partial(TrainerCore, self.settings, Rules.of(self.settings))
         writer = ModelWriter(self.settings, await self._producer(), self._owner, make)
         self._parts.append(writer)
+        self._warm.append(writer.core.warm_up)
         self._ready.append(writer.standing_by.wait)
         self._lag.append(writer.lag)
         self._stats.append(lambda: {"trainer": {**writer.core.counts, "terms": writer.terms, "lag": writer.lag()}})

@@ -29,6 +29,14 @@ def test_a_change_anywhere_is_another_folder(sources: Path) -> None:
     assert kernels.keep_compiled() != first
 
 
+def test_compiled_or_not(sources: Path) -> None:
+    folder = kernels.keep_compiled()
+    assert not kernels.compiled()
+    (folder / "pipeline_1").mkdir()
+    (folder / "pipeline_1" / "kernel.nbi").touch()
+    assert kernels.compiled()
+
+
 def test_a_child_process_chooses_the_same(sources: Path, tmp_path: Path) -> None:
     chosen = kernels.keep_compiled()
     assert os.environ["NUMBA_CACHE_DIR"] == str(chosen)
