@@ -45,7 +45,7 @@ VIOLATIONS = [
     ({"redis"}, "workers/embedding.py", "import redis.asyncio"),
     ({"redis"}, "workers/embedded.py", "import hiredis"),
     ({"kafka"}, "workers/embedding.py", "import aiokafka"),
-    ({"kafka"}, "workers/store.py", "from aiokafka import TopicPartition"),
+    ({"kafka"}, "workers/store/store.py", "from aiokafka import TopicPartition"),
 ]
 
 
