@@ -48,6 +48,7 @@ class Pair:
             "kafka_session_timeout_s": 6.0,  # a member joins after half of it
             "kafka_heartbeat_s": 1.0,
             "kafka_fetch_wait_ms": 20,  # what a waiting fetch costs at most
+            "model_flush_bytes": 128 * 1024,  # it keeps all that is ever written, in memory
         }
 
 
