@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pipeline.learning import Changed, Learner, Tombstone
+from pipeline.learning import Changed, Learned, Learner, Tombstone
 from pipeline.lessons import Lessons
 from pipeline.model import Model
 from pipeline.model.rows import ItemRows
@@ -120,6 +121,34 @@ def test_histories_of_items_that_nobody_knows_are_skipped() -> None:
     assert counts.learned == 2
     assert set(published(school.sweep())) == {"v:b", "v:c", "l:b", "l:c"}
     assert len(school.model.rows) == 2
+
+
+def test_an_item_counts_from_its_own_lesson_on_however_lessons_are_sliced() -> None:
+    """Histories name items that are learned of later only, as after a loss: what comes first must not know them."""
+    whole = lessons([(0, "known"), (1, "b"), (1, "a"), (2, "c"), (3, "b"), (4, "d")])
+    for at, history in ((1, ["c", "known"]), (3, ["b", "d"]), (5, ["c", "b", "never"])):
+        whole.rings.length[at] = len(history)
+        whole.rings.items[at, : len(history)] = [hash_id(item) for item in history]
+    together, one_by_one = learner(), learner()
+    together.learn(part(whole, 0, 1))
+    together.learn(part(whole, 1, 6))
+    for at in range(6):
+        one_by_one.learn(part(whole, at, at + 1))
+    got, want = published(together.sweep()), published(one_by_one.sweep())
+    assert got.keys() == want.keys()
+    assert all(same(got[key], want[key]) for key in want)
+    (c,) = (record for record in want.values() if isinstance(record, ItemLists) and record.item_id == "c")
+    assert c.hashes[0].tolist() == [hash_id("d")]
+
+
+def test_what_teaches_nothing_is_seen_too() -> None:
+    school, whole = learner(), lessons([(0, "a"), (0, "b"), (0, "c")])
+    idle = dataclasses.replace(
+        part(whole, 0, 1), idle_partition=np.zeros(1, np.int64), idle_offset=np.ones(1, np.int64)
+    )
+    assert school.learn(idle).learned == 1
+    assert school.learn(whole) == Learned(learned=1, seen=2, deleted=0)
+    assert len(school.seen.export()[0]) == 16  # no holes
 
 
 def test_a_flush_keeps_its_budget_and_all_comes_in_the_end() -> None:

@@ -307,6 +307,16 @@ def test_keys_that_a_deposed_writer_touched_are_written_again() -> None:
     assert reader.learner.knows(hash_id("kept"))
 
 
+def test_a_writer_record_that_a_deposed_writer_wrote_over_is_written_again() -> None:
+    log = Log()
+    old = core()
+    late = old.begin_writing("old", NOW)  # sent, but stuck on its way
+    writing(log, "one")
+    new = writing(log, "two")
+    new.on_model(log.append([late]))
+    assert [(output.key, read_model(WRITER, output.value or b"").epoch) for output in new.flush()] == [(WRITER, 2)]
+
+
 def test_followers_drop_what_a_deposed_writer_wrote() -> None:
     log, people = Log(), People()
     old = writing(log, "old")

@@ -259,6 +259,21 @@ def test_lists_from_outside_go_on_learning() -> None:
         assert there.entries(item, F1) == pytest.approx(want, rel=1e-5)
 
 
+def test_lists_that_are_replaced_go_on_learning() -> None:
+    lists, there = Lists(), Lists()
+    lists.learn(*stream(10, 300, 150))
+    there.learn(*stream(11, 300, 150))
+    there.twin = lists.twin
+    for item in range(1, 40):
+        there.model.put(there.rows.row(item), lists.model.export(lists.rows.row(item), f"i{item}"))
+    there.learn(*((item, [1, 2], START, 1.0) for item in range(1, 100)))
+    for item in (1, 2):
+        keys, _ = there.model.lists(there.rows.row(item), F)
+        assert len(set(keys.tolist())) == len(keys)
+    want = {key: float(weight) for key, weight in lists.twin.lists[1, F1].items()}
+    assert there.entries(1, F1) == pytest.approx(want, rel=1e-3)  # the references differ by minutes
+
+
 def test_another_reference_is_the_same_weight() -> None:
     lists, there = Lists(), Lists()
     there.learn((1, [2], START + 10 * HALF_LIFE_MS, 1.0))
