@@ -62,9 +62,9 @@ def because(queries: Queries, model: Model, shown: Candidates, parts: Mapping[st
     An item's voice is its share of the sum in h . e_out[j] times the score's part "sequence" (c,), plus its share of
     cov_j times the part "covisitation" (c,); of both only what speaks for. Items without a known id are not named.
     """
-    ring = np.ascontiguousarray(queries.ring_rows[:, :DEPTH])  # (q, L')
-    sequence, rows, owner = model.sequence, shown.rows, shown.owner
-    voice = _affinity(ring, sequence.attention, sequence.e_in, sequence.e_out, owner, rows)  # (c, L')
+    ring, rows, owner = queries.ring_rows[:, :DEPTH], shown.rows, shown.owner  # (q, D)
+    sequence = model.sequence
+    voice = _affinity(ring, sequence.attention, sequence.e_in, sequence.e_out[rows], owner)  # (c, D)
     nothing = np.zeros(len(rows), np.float32)
     _weigh(voice, parts.get("sequence", nothing))
     terms = model.covisitation.terms(ring, model.trends.count, owner, rows)
@@ -96,14 +96,14 @@ def _transposed(dropped: Sequence[tuple[str, I64]], q: int) -> tuple[tuple[str, 
 
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
-def _affinity(ring: Rows, attention: F32, e_in: F32, e_out: F32, owner: Owner, rows: Rows) -> F32:
-    """(c, L') w_d e_in[i_d] . e_out[j], at least 0."""
-    out = np.zeros((len(rows), ring.shape[1]), np.float32)
-    for at in range(len(rows)):
+def _affinity(ring: Rows, attention: F32, e_in: F32, e_out: F32, owner: Owner) -> F32:
+    """(c, D) w_d e_in[i_d] . e_out[j], at least 0; `e_out` (c, k) of the candidates."""
+    out = np.zeros((len(owner), ring.shape[1]), np.float32)
+    for at in range(len(owner)):
         for d in range(ring.shape[1]):
             row = ring[owner[at], d]
             if row >= 0:
-                a, b, total = e_in[row], e_out[rows[at]], np.float32(0)
+                a, b, total = e_in[row], e_out[at], np.float32(0)
                 for i in range(len(a)):
                     total += a[i] * b[i]
                 out[at, d] = max(total * attention[d], np.float32(0))
@@ -120,13 +120,19 @@ def _weigh(voice: F32, weight: F32) -> None:
 
 @njit(cache=True)
 def _loudest(voice: F32, ring: Rows, owner: Owner, named: Mask) -> Rows:
-    """The distinct named rows of greatest voice, each judged by its loudest place in the ring."""
+    """The distinct named rows of greatest voice, each judged by its loudest place in the ring; `voice` is used up."""
     out = np.full((len(voice), BECAUSE), -1)
     for at in range(len(voice)):
         mine = ring[owner[at]]
         for place in range(BECAUSE):
-            loudest = np.float32(0)
+            loudest = -1
             for d in range(len(mine)):
-                if voice[at, d] > loudest and named[mine[d]] and not (out[at, :place] == mine[d]).any():
-                    loudest, out[at, place] = voice[at, d], mine[d]
+                if voice[at, d] > 0 and named[mine[d]] and (loudest < 0 or voice[at, d] > voice[at, loudest]):
+                    loudest = d
+            if loudest < 0:
+                break
+            out[at, place] = mine[loudest]
+            for d in range(len(mine)):
+                if mine[d] == mine[loudest]:
+                    voice[at, d] = 0
     return out

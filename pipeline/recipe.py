@@ -23,16 +23,19 @@ from pipeline.sources.fresh import Fresh
 from pipeline.sources.sequence import Sequence
 from pipeline.sources.trending import Trending
 
+# Proposals of a source that says the same to everyone: the second hundred costs a fifth of the time and no recall@10.
+SHARED = 100
+
 SOURCES = (
     Sequence(),
     Covisitation(),
     Forward(),
-    Trending("trending_15m", 0),
-    Trending("trending_6h", 1),
-    Trending("trending_3d", 2),
-    Trending("trending_30d", 3),
+    Trending("trending_15m", 0, limit=SHARED),
+    Trending("trending_6h", 1, limit=SHARED),
+    Trending("trending_3d", 2, limit=SHARED),
+    Trending("trending_30d", 3, limit=SHARED),
     Entry(),
-    Fresh(),
+    Fresh(limit=SHARED),
 )
 FILTERS: tuple[Filter, ...] = (Available(), NotExpired(), NotBlocked(), NotMuted())
 RANKER = Weighted(

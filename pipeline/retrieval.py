@@ -93,8 +93,8 @@ def sift(queries: Queries, catalog: Catalog, candidates: Candidates, filters: Se
         lost = np.flatnonzero(kept & ~mask)
         dropped.append((part.name, np.bincount(candidates.owner[lost], minlength=len(queries))))
         kept &= mask
-    trail = replace(candidates.trail, dropped=tuple(dropped))
-    return replace(candidates.take(np.flatnonzero(kept)), trail=trail)
+    left = candidates if kept.all() else candidates.take(np.flatnonzero(kept))
+    return replace(left, trail=replace(candidates.trail, dropped=tuple(dropped)))
 
 
 def rank(queries: Queries, catalog: Catalog, model: Model, candidates: Candidates, ranker: Ranker) -> Candidates:
@@ -112,7 +112,7 @@ def arrange(queries: Queries, catalog: Catalog, candidates: Candidates, arranger
 
 def cut(queries: Queries, candidates: Candidates, size: int) -> Candidates:
     """Each owner's first `size`; what there was before is counted as ranked."""
-    start = starts(candidates.owner, len(queries))
-    place = np.arange(len(candidates)) - start[candidates.owner]
-    trail = replace(candidates.trail, ranked=np.diff(start))
-    return replace(candidates.take(np.flatnonzero(place < size)), trail=trail)
+    start = starts(candidates.owner, len(queries))[:, None]  # (q+1, 1)
+    places = start[:-1] + np.arange(size)  # (q, size)
+    trail = replace(candidates.trail, ranked=np.diff(start[:, 0]))
+    return replace(candidates.take(places[places < start[1:]]), trail=trail)

@@ -18,7 +18,7 @@ LIMIT = 200  # proposals of a source for a query
 _NO_ROWS: Rows = np.empty(0, np.int64)
 _LEAST = np.float32(1e-20)  # a sparse value below it is no evidence
 _NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)
-_SAMPLE = 1024  # scores that a guess of the k-th best is taken from, at least
+_SAMPLE = 512  # scores that a guess of the k-th best is taken from, at least
 _NEAR = 1 << 18  # comparisons whose results stay in the cache until they are packed
 _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)  # multiplied with a single bit, the top 6 bits tell which one it is
 _BIT = np.zeros(64, np.int64)
@@ -84,8 +84,7 @@ def best_by(table: F32, line: I64, mask: Mask, k: int = LIMIT) -> Proposals:
 def best_sparse(start: I64, rows: Rows | I32, values: F32, mask: Mask, k: int = LIMIT) -> Proposals:
     """The k rows of greatest value of each query's segment; only values > 1e-20 whose row is in `mask` (q or 1, n)."""
     values = np.ascontiguousarray(values, np.float32)
-    width = int(np.diff(start).max(initial=0))
-    keys, counts = _pack(start, rows, values, values.view(np.uint32), mask, max(width, k))
+    keys, counts = _pack(start, rows, values, values.view(np.uint32), mask, k)
     return _unpack(_first(keys, k), np.minimum(counts, k))
 
 
@@ -97,11 +96,7 @@ def order(owner: Owner, scores: F32) -> I64:
     if len(owner) and (owner[-1] >= 1 << 10 or len(owner) >= 1 << 22):
         found = f"{owner[-1] + 1} and {len(owner)}"
         raise ValueError(f"order: expected at most 1,024 queries and 2^22 candidates, found {found}")
-    bits = (np.fmax(scores, np.float32(-np.inf)) + np.float32(0)).view(np.uint32)  # + 0 makes -0 a 0
-    keys = np.where(bits >> 31, bits, ~bits & np.uint32(0x7FFFFFFF)).astype(np.uint64)  # greatest score first
-    keys <<= 22
-    keys |= np.arange(len(owner), dtype=np.uint64)
-    keys |= owner.astype(np.uint64) << 54
+    keys = _order_keys(owner, np.ascontiguousarray(scores, np.float32).view(np.uint32))
     keys.sort()
     keys &= (1 << 22) - 1
     return keys.view(np.int64)
@@ -113,7 +108,7 @@ def _floor(scores: F32, mask: Mask, k: int) -> F32:
     n = len(columns)
     if n <= 4 * k + _SAMPLE:
         return np.full(len(scores), -np.inf, np.float32)
-    runs = columns[: n - n % 16].reshape(-1, 16)[:: min(32, n // _SAMPLE)]  # of neighbours: fewer cache lines to touch
+    runs = columns[: n - n % 16].reshape(-1, 16)[:: min(48, n // _SAMPLE)]  # of neighbours: fewer cache lines to touch
     sample = np.take(scores, runs.ravel(), axis=1)
     place = sample.shape[1] - 1 - (4 * k + 64) * sample.shape[1] // n
     sample.partition(place, axis=1)
@@ -160,7 +155,7 @@ def _key(bits: np.uint32, row: int) -> np.uint64:
 def _collect(words: U64, bits: U32, mask: Mask, width: int) -> tuple[U64, I64]:
     """Pack what the set bits of `words` (q, n/64) point at, where `mask` holds; the rest of a line is _NOTHING."""
     q = len(words)
-    keys, counts = np.full((q, width), _NOTHING), np.zeros(q, np.int64)
+    keys, counts = np.empty((q, width), np.uint64), np.zeros(q, np.int64)
     for i in range(q):
         allowed, count = mask[i % len(mask)], 0
         for at in range(words.shape[1]):
@@ -172,19 +167,37 @@ def _collect(words: U64, bits: U32, mask: Mask, width: int) -> tuple[U64, I64]:
                     keys[i, count] = _key(bits[i, j], j)
                     count += 1
                 word ^= lowest
+        keys[i, count:] = _NOTHING
         counts[i] = count
     return keys, counts
 
 
 @njit(cache=True)
-def _pack(start: I64, rows: Rows | I32, values: F32, bits: U32, mask: Mask, width: int) -> tuple[U64, I64]:
-    q = len(start) - 1
-    keys, counts = np.full((q, width), _NOTHING), np.zeros(q, np.int64)
+def _pack(start: I64, rows: Rows | I32, values: F32, bits: U32, mask: Mask, k: int) -> tuple[U64, I64]:
+    """Packed keys (q, at least k) of each segment's rows in `mask` with evidence; the rest of a line is _NOTHING."""
+    q, width = len(start) - 1, k
+    for i in range(q):
+        some = 0
+        for at in range(start[i], start[i + 1]):
+            some += values[at] > _LEAST
+        width = max(width, some)
+    keys, counts = np.empty((q, width + 1), np.uint64), np.zeros(q, np.int64)
     for i in range(q):
         allowed, count = mask[i % len(mask)], 0
         for at in range(start[i], start[i + 1]):
-            if values[at] > _LEAST and allowed[rows[at]]:
-                keys[i, count] = _key(bits[at], rows[at])
-                count += 1
+            keys[i, count] = _key(bits[at], rows[at])
+            count += (values[at] > _LEAST) & allowed[rows[at]]  # no branch: nobody can guess
+        keys[i, count:] = _NOTHING
         counts[i] = count
     return keys, counts
+
+
+@njit(cache=True)
+def _order_keys(owner: Owner, bits: U32) -> U64:
+    """Owner, score (greatest first, what is no number last) and place in one number: 10, 32 and 22 bits."""
+    keys = np.empty(len(owner), np.uint64)
+    for at in range(len(owner)):
+        number = (bits[at] & np.uint32(0x7FFFFFFF)) <= np.uint32(0x7F800000)
+        falling = _key(bits[at] if number else np.uint32(0xFF800000), 0) >> np.uint64(10)
+        keys[at] = (np.uint64(owner[at]) << np.uint64(54)) | falling | np.uint64(at)
+    return keys

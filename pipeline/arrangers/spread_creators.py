@@ -22,7 +22,7 @@ class SpreadCreators:
 
     name: str = "spread_creators"
     window: int = 3
-    depth: int = 50
+    depth: int = 30
 
     def __call__(self, queries: Queries, catalog: Catalog, rows: Rows, owner: Owner) -> I64:  # noqa: ARG002
         order: I64 = _spread(catalog.creator, rows, owner, self.window, self.depth)

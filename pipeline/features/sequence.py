@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.queries import Queries, logits
@@ -14,7 +12,7 @@ from pipeline.types import F32, Owner, Rows
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """z_j = h . e_out[j] + b_j; 0 for an item that the model does not know."""
+    """z_j = h . e_out[j] + b_j; all of it is 0 for an item that the model does not know."""
 
     name: str = "sequence"
 
@@ -26,4 +24,4 @@ class Sequence:
     def __call__(self, queries: Queries, catalog: Catalog, model: Model, rows: Rows, owner: Owner) -> F32:  # noqa: ARG002
         scores = logits(queries, model)
         column: F32 = scores.reshape(-1)[owner * scores.shape[1] + rows]
-        return np.where(model.sequence.known[rows], column, np.float32(0))
+        return column

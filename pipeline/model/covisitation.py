@@ -114,21 +114,23 @@ class Covisitation:
 
     def of(self, evidence: Evidence, owner: Owner, rows: Rows) -> F32:
         """cov, bwd, forward, last of candidates (c,), one line each: (4, c). `owner` ascending; 0 without evidence."""
-        self._stretch()
+        if not len(evidence.rows):
+            return np.zeros((4, len(rows)), np.float32)
         found: F32 = _of(
             evidence.start, evidence.rows, evidence.cov, evidence.bwd, evidence.forward, evidence.last,
-            owner, rows, self._places,
+            owner, rows, np.zeros(len(self._rows), np.int32),
         )  # fmt: skip
         return found
 
     def terms(self, rings: Rows, count: F64, owner: Owner, rows: Rows) -> F32:
-        """What each item of the owner's history adds to cov_j, but for the decay: (c, L'). `owner` ascending.
+        """What each item of the owner's history adds to the A part of cov_j, but for the decay: (c, L).
 
-        Histories (q, L'; newest first, -1 = none) may be shortened; `count` as for `evidence`.
+        `owner` ascending; histories (q, L; newest first, -1 = none), `count` as for `evidence`. Read from B[j, .],
+        which learns what A[., j] does: one list a candidate instead of L. One that is there twice adds at its newest.
         """
         out = np.zeros((len(rows), rings.shape[1]), np.float32)
-        place = np.full(len(self._rows), -1, np.int64)
-        _terms(rings, count, self._cells.data, self._weights, self._used.data, owner, rows, place, out)
+        scratch = np.zeros(len(self._rows), np.int32), np.zeros(rings.shape[1], np.float32)
+        _terms(rings, count, self._cells.data, self._weights, self._used.data, owner, rows, *scratch, out)
         return out
 
     def export(self, row: int, item_id: str) -> ItemLists:
@@ -368,41 +370,56 @@ def _total(stored: F32, used: U8, row: int) -> np.float32:
 def _of(
     start: I64, found: I32, cov: F32, bwd: F32, forward: F32, last: F32, owner: Owner, rows: Rows, place: I32
 ) -> F32:
-    """`place` may hold anything: an entry counts only if it is one of the query's and names the row."""
-    out = np.zeros((4, len(rows)), np.float32)
-    query = -1
-    for at in range(len(rows)):
-        if owner[at] != query:
-            query = owner[at]
-            for entry in range(start[query], start[query + 1]):
-                place[found[entry]] = entry
-        entry = place[rows[at]]
-        if start[query] <= entry < start[query + 1] and found[entry] == rows[at]:
-            out[0, at], out[1, at], out[2, at], out[3, at] = cov[entry], bwd[entry], forward[entry], last[entry]
+    """`place` is scratch, zeros before and after. No branches: whether a candidate has evidence, nobody can guess."""
+    out, first = np.empty((4, len(rows)), np.float32), 0
+    while first < len(rows):
+        query, at = owner[first], first
+        for entry in range(start[query], start[query + 1]):
+            place[found[entry]] = entry + 1
+        while at < len(rows) and owner[at] == query:
+            entry = place[rows[at]]
+            hit = np.float32(entry > 0)
+            entry -= entry > 0
+            out[0, at], out[1, at] = hit * cov[entry], hit * bwd[entry]
+            out[2, at], out[3, at] = hit * forward[entry], hit * last[entry]
+            at += 1
+        for entry in range(start[query], start[query + 1]):
+            place[found[entry]] = 0
+        first = at
     return out
 
 
 @njit(cache=True)
 def _terms(
-    rings: Rows, count: F64, cells: I32, stored: F32, used: U8, owner: Owner, rows: Rows, place: I64, out: F32
+    rings: Rows,
+    count: F64,
+    cells: I32,
+    stored: F32,
+    used: U8,
+    owner: Owner,
+    rows: Rows,
+    place: I32,
+    share: F32,
+    out: F32,
 ) -> None:
-    """`place` holds -1 before and after."""
+    """`place` is scratch, zeros before and after; `share` too."""
     first = 0
     while first < len(rows):
-        end = first
-        while end < len(rows) and owner[end] == owner[first]:
-            place[rows[end]] = end
-            end += 1
-        for d in range(rings.shape[1]):
-            row = rings[owner[first], d]
-            if row < 0:
-                continue
-            q = _SHARES[A, d] / np.float32(np.sqrt(max(count[row], 1.0)))
-            for kind, share in ((A, q), (B, q * np.float32(BACKWARD))):
-                for at in range(_START[kind], _START[kind] + used[row, kind]):
-                    to = place[cells[row, at, 0]]
-                    if to >= 0:
-                        out[to, d] += share * stored[row, at, 1]
-        for at in range(first, end):
-            place[rows[at]] = -1
-        first = end
+        ring, at = rings[owner[first]], first
+        for d in range(len(ring) - 1, -1, -1):  # the newest place of an item is written last
+            share[d] = 0
+            if ring[d] >= 0:
+                before = place[ring[d]]
+                share[d] = _SHARES[A, d] / np.float32(np.sqrt(max(count[ring[d]], 1.0)))
+                share[d] += share[before - 1] if before else np.float32(0)
+                place[ring[d]] = d + 1
+        while at < len(rows) and owner[at] == owner[first]:
+            for cell in range(_START[B], _START[B] + used[rows[at], B]):
+                d = place[cells[rows[at], cell, 0]]
+                if d:
+                    out[at, d - 1] = share[d - 1] * stored[rows[at], cell, 1]
+            at += 1
+        for d in range(len(ring)):
+            if ring[d] >= 0:
+                place[ring[d]] = 0
+        first = at

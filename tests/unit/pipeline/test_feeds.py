@@ -14,6 +14,7 @@ from pipeline.provenance import Feed
 from pipeline.queries import Attributes
 from pipeline.recipe import home
 from pipeline.retrieval import build_feeds
+from pipeline.types import hash_id
 from tests.retrieving import NOW, K, User, entry, lists, queries, vectors
 
 
@@ -106,6 +107,7 @@ def test_a_feed_says_why() -> None:
     shop.model.put_vectors(vectors("like last", e_out=axis[0] * 3, count=1.0))
     shop.model.put_vectors(vectors("after first", count=1.0))
     shop.model.put_lists(lists("first", {"after first": 4.0}))
+    shop.model.put_lists(lists("after first", {}, {"first": 4.0}))
     (feed,) = shop.feeds(User(["last", "first"], consumed=["last", "first"]))
     names = [shop.model.rows.ids[row] for row in feed.rows]
     why = {name: [shop.model.rows.ids[row] for row in rows] for name, rows in zip(names, feed.because, strict=True)}
@@ -133,3 +135,19 @@ def test_a_stranger_sees_what_trends() -> None:
     shop.model.put_vectors(vectors("cold", count=9.0, decayed=np.full(4, 0.1, np.float32), reference=NOW))
     (feed,) = shop.feeds(User())
     assert shop.model.rows.ids[feed.rows[0]] == "hot"
+
+
+def test_the_terms_of_co_visitation_stand_at_their_items_newest_places() -> None:
+    shop = Shop()
+    for item, count in {"a": 4.0, "b": 1.0, "j": 9.0, "i": 1.0}.items():
+        shop.model.put_vectors(vectors(item, count=count))
+    shop.model.put_lists(lists("j", {}, {"a": 2.0, "b": 3.0, "elsewhere": 5.0}))
+    asked = queries(shop.model, [User(["b", "a", "unknown", "b"]), User(), User(["a"])])
+    j, i = (shop.model.rows.row(hash_id(item)) for item in "ji")
+    terms = shop.model.covisitation.terms(
+        asked.ring_rows[:, :5], shop.model.trends.count, np.array([0, 0, 1, 2]), np.array([j, i, j, j])
+    )
+    expected = np.zeros((4, 5))
+    expected[0, :2] = (1 + 0.9**3) * 3, 0.9 * 2 / np.sqrt(4)
+    expected[3, 0] = 2 / np.sqrt(4)
+    np.testing.assert_allclose(terms, expected, rtol=1e-5)
