@@ -17,6 +17,7 @@ import faust
 import mode
 import structlog
 
+from workers.decoding import read_any_header
 from workers.settings import Settings
 
 log = structlog.get_logger()
@@ -134,6 +135,7 @@ def _fail(failed: asyncio.Future[None], error: BaseException) -> None:
 
 def _faust_app(settings: Settings, name: str, datadir: str) -> Any:
     """Settings of a hosted app; each line's reason is in docs/decisions."""
+    read_any_header()  # Faust makes its consumer itself
     return faust.App(
         f"{settings.prefix}-{name}",
         broker=[f"kafka://{address}" for address in settings.kafka.bootstrap.split(",")],

@@ -25,6 +25,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
+from workers.decoding import read_any_header
 from workers.settings import Settings
 
 log = structlog.get_logger()
@@ -147,6 +148,7 @@ def consumer(settings: Settings, group: str | None = None, **options: Any) -> AI
     It reads only what is committed, commits nothing by itself, and raises on a position outside the log instead of
     jumping. `options` are aiokafka's and come last.
     """
+    read_any_header()
     kafka = settings.kafka
     return AIOKafkaConsumer(
         **{

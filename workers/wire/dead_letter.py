@@ -32,7 +32,8 @@ class BadRecord:
 def dead_letter(bad: BadRecord, topic: str, group: str, now_ms: int, deliveries: int = 1) -> Output:
     """The dead letter of `bad` for `topic`, found by consumer group `group` at `now_ms` (wall).
 
-    Key, value and headers are byte-identical. Of a record above LARGEST the value is its first KEPT bytes, with
+    Key, value and headers are byte-identical, but for a header's name that is not UTF-8: it is escaped, or the letter
+    could not be read either. Of a record above LARGEST the value is its first KEPT bytes, with
     `__dlq.truncated` (its size) and `__dlq.sha256`; where even so it is above, key and headers are cut to KEPT too.
     """
     record = bad.record

@@ -8,7 +8,7 @@ import msgspec
 
 from workers.wire.errors import InvalidError, UnreadableError, decode, shown
 from workers.wire.ids import EVENT_ID_BYTES, is_event_id
-from workers.wire.output import Headers, Record
+from workers.wire.output import EscapedHeaders, Headers, Record
 from workers.wire.times import rfc3339
 
 RAW_BYTES = 64 * 1024
@@ -66,6 +66,8 @@ def unwrap(record: Record, value: bytes) -> Envelope:
         _check_text(value)
     if not record.headers:
         return Envelope(value)
+    if isinstance(record.headers, EscapedHeaders):
+        raise UnreadableError(f"headers: expected names in UTF-8, found {shown([name for name, _ in record.headers])}")
     headers = dict(record.headers)
     content_type = headers.get("content-type")
     if content_type and content_type != CONTENT_TYPE[1] and content_type.lower().startswith(_STRUCTURED):

@@ -11,6 +11,12 @@ Headers = list[tuple[str, bytes]]  # as we make them
 GivenHeaders = Sequence[tuple[str, bytes | None]]
 
 
+class EscapedHeaders(tuple[tuple[str, bytes | None], ...]):
+    """Headers of which a name is not UTF-8: its wrong bytes are escaped. Nobody acts on a record that has such."""
+
+    __slots__ = ()
+
+
 class Record(Protocol):
     """What of a consumed record is looked at; aiokafka's `ConsumerRecord` is one."""
 
