@@ -16,7 +16,7 @@ from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.queries import Queries
 from pipeline.ranking import Ranker
-from pipeline.types import F32, I64, Mask, Owner, Rows
+from pipeline.types import F32, I16, I64, Mask, Owner, Rows
 
 DEPTH = 10  # of the user's newest items, in which reasons are looked for
 BECAUSE = 2  # items of the user that a feed names as an item's reason, at most
@@ -28,9 +28,9 @@ class Feed:
 
     rows: Rows  # (m,)
     scores: F32  # (m,)
-    sources: list[dict[str, int]]  # m: the rank, from 1, that each proposing source gave the item
+    sources: list[dict[str, int]]  # m: the rank, from 1, that each proposing source gave the item; the best of a name
     because: list[list[int]]  # m: rows of the user's ring that speak for the item most, at most BECAUSE
-    parts: list[dict[str, float]]  # m: what the score is made of, each > 0
+    parts: list[dict[str, float]]  # m: what the score is made of, each > 0; small ones are left out
     propensity: list[float]  # m: the chance that the item was shown at this place; 1 = no exploration
     gathered: int  # candidates before filters
     dropped: dict[str, int]  # taken by filters and guards, by reason
@@ -43,8 +43,8 @@ def explain(queries: Queries, catalog: Catalog, model: Model, shown: Candidates,
     rows, owner, trail = shown.rows, shown.owner, shown.trail
     parts = ranker.parts(queries, catalog, model, rows, owner)  # (f, c)
     why = _listed(because(queries, model, shown, dict(zip(ranker.names, parts, strict=True))))
-    places = _told(trail.sources, ranks(trail.proposals, rows, owner, len(catalog)))
-    values = _told(ranker.names, np.round(parts.T.astype(np.float64), 3))
+    places = _told(*_best(trail.sources, ranks(trail.proposals, rows, owner, len(catalog))))
+    values = _told(ranker.names, _worth_telling(parts.T))
     dropped = _told(*_transposed(trail.dropped, len(queries)))
     start, gathered, ranked = starts(owner, len(queries)).tolist(), trail.gathered.tolist(), trail.ranked.tolist()
     return [
@@ -80,6 +80,23 @@ def _told(names: tuple[str, ...], table: NDArray[Any]) -> list[dict[str, Any]]:
     for line, column, value in zip(lines.tolist(), columns.tolist(), table[lines, columns].tolist(), strict=True):
         told[line][names[column]] = value
     return told
+
+
+def _best(names: tuple[str, ...], places: I16) -> tuple[tuple[str, ...], I16]:
+    """Where sources share a name, the best of their ranks: the names, each once, and (c, names)."""
+    once = tuple(dict.fromkeys(names))
+    found = np.zeros((len(places), len(once)), np.int16)
+    for name, column in zip(names, places.T, strict=True):
+        known = found[:, once.index(name)]
+        known[:] = np.where((known == 0) | ((column > 0) & (column < known)), column, known)
+    return once, found
+
+
+def _worth_telling(parts: F32) -> NDArray[np.float64]:
+    """(c, f) rounded to what a feed has room for; 0 where a part is less than a tenth of its item's sum."""
+    small = parts < parts.sum(axis=1, keepdims=True) * np.float32(0.1)
+    rounded: NDArray[np.float64] = np.round(np.where(small, 0, parts).astype(np.float64), 2)
+    return rounded
 
 
 def _listed(pairs: Rows) -> list[list[int]]:

@@ -23,7 +23,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in a feed's `sources`."""
+        """What it is called in a feed's `sources`; sources of one kind may share it."""
 
     def __call__(self, queries: Queries, catalog: Catalog, model: Model) -> Proposals:
         """The proposals for each of q queries."""

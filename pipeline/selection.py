@@ -84,6 +84,9 @@ def best_by(table: F32, line: I64, mask: Mask, k: int = LIMIT) -> Proposals:
 def best_sparse(start: I64, rows: Rows | I32, values: F32, mask: Mask, k: int = LIMIT) -> Proposals:
     """The k rows of greatest value of each query's segment; only values > 1e-20 whose row is in `mask` (q or 1, n)."""
     values = np.ascontiguousarray(values, np.float32)
+    some = np.flatnonzero(values > _LEAST)
+    if len(some) < len(values) // 2:
+        start, rows, values = np.searchsorted(some, start), rows[some], values[some]
     keys, counts = _pack(start, rows, values, values.view(np.uint32), mask, k)
     return _unpack(_first(keys, k), np.minimum(counts, k))
 

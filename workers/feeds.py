@@ -142,7 +142,7 @@ class FeedMaker:
 
     def _items(self, answer: Answer) -> list[FeedItem]:
         ids = self._model.rows.ids
-        scores = np.round(answer.scores.astype(np.float64), 4).tolist()
+        scores = np.round(answer.scores.astype(np.float64), 3).tolist()
         columns = zip(
             answer.rows.tolist(), scores, answer.sources, answer.because, answer.parts, answer.propensity, strict=True
         )

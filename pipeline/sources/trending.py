@@ -20,8 +20,8 @@ class Trending:
     All counts decay alike, so their order as of the newest event is their order at any time: one list serves all.
     """
 
-    name: str
     half_life: int  # place on the ladder HALF_LIVES_MS
+    name: str = "trending"
     limit: int = LIMIT
 
     def __call__(self, queries: Queries, catalog: Catalog, model: Model) -> Proposals:

@@ -52,7 +52,7 @@ def one_by_one(rows: Rows, owner: Owner, q: int) -> list[tuple[I64, Rows, Owner]
     return [(place, rows[place], np.zeros(len(place), np.int64)) for place in places]
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda part: part.name)
+@pytest.mark.parametrize("source", SOURCES, ids=repr)
 class TestSources:
     @some_worlds
     @given(here=worlds)

@@ -9,10 +9,12 @@ from pipeline.model import Model
 from pipeline.model.rows import ItemRows
 from pipeline.recipe import SOURCES
 from pipeline.retrieval import Source
+from pipeline.sources.trending import Trending
 from pipeline.types import hash_id
 from tests.retrieving import DAY, NOW, K, User, entry, lists, queries, vectors
 
 BY_NAME: dict[str, Source] = {source.name: source for source in SOURCES}
+BY_NAME |= {"trending_6h": Trending(half_life=1), "trending_3d": Trending(half_life=2)}
 
 
 class Shop:
