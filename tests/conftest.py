@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,19 @@ def prefix() -> str:
 @pytest.fixture
 def make_settings(broker_backing: backing.Backing, broker: str, store_url: str) -> Iterator[MakeSettings]:
     """Make settings with topics made and store installed; flags by flat name. The topics go with the test."""
+    with _settings_maker(broker_backing, store_url) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_module_settings(broker_backing: backing.Backing, broker: str, store_url: str) -> Iterator[MakeSettings]:
+    """The same for what the tests of a file share. The topics go with the file."""
+    with _settings_maker(broker_backing, store_url) as make:
+        yield make
+
+
+@contextmanager
+def _settings_maker(broker_backing: backing.Backing, store_url: str) -> Iterator[MakeSettings]:
     made = []
 
     def make(**flags: Any) -> Settings:
@@ -164,9 +178,11 @@ def make_settings(broker_backing: backing.Backing, broker: str, store_url: str) 
         made.append(settings)
         return settings
 
-    yield make
-    for settings in made:
-        asyncio.run(_remove_topics(settings))
+    try:
+        yield make
+    finally:
+        for settings in made:
+            asyncio.run(_remove_topics(settings))
 
 
 @pytest.fixture
