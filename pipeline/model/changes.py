@@ -31,9 +31,12 @@ class Changes:
         if sizes.sum() <= budget:
             return rows
         first = _most(urgency, sizes, int(URGENT * budget))
+        waits = np.ones(len(rows), np.bool_)
+        waits[first] = False
+        turn = int(np.searchsorted(rows, self._turn))
+        waiting = np.concatenate((turn + np.flatnonzero(waits[turn:]), np.flatnonzero(waits[:turn])))
         left = budget - int(sizes[first].sum())
-        waiting = np.setdiff1d(np.arange(len(rows)), first)
-        waiting = np.roll(waiting, -int(np.searchsorted(rows[waiting], self._turn)))
+        waiting = waiting[: max(1, left // int(sizes.min()))]
         then = waiting[: max(1, int(np.searchsorted(np.cumsum(sizes[waiting]), left, "right")))]
         self._turn = int(rows[then[-1]]) + 1
         return rows[np.concatenate((first, then))]

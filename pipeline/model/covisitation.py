@@ -83,9 +83,8 @@ class Covisitation:
 
     def sizes(self, rows: Rows) -> I64:
         """About how many bytes the record of each row (c,) takes on the topic."""
-        entries = np.minimum(self._used.data[rows, :_INDEXED], KEPT).sum(axis=1)
-        bytes_each: I64 = 12 * entries + 128
-        return bytes_each
+        sizes: I64 = _sizes(rows, self._used.data)
+        return sizes
 
     def learn(self, targets: Rows, rings: Rows, times: I64, weights: F32, changes: Changes) -> None:
         """Learn events (m,) in log order: targets, histories (m, L; newest first, -1 = none), times (ms), weights."""
@@ -175,6 +174,15 @@ class Covisitation:
         elif time - self.reference > _RESCALE * HALF_LIFE_MS:
             self._weights[:, :, 1] *= np.float32(2.0 ** ((self.reference - time) / HALF_LIFE_MS))
             self.reference = time
+
+
+@njit(cache=True)
+def _sizes(rows: Rows, used: U8) -> I64:
+    sizes = np.full(len(rows), 128, np.int64)
+    for at in range(len(rows)):
+        for kind in range(4):
+            sizes[at] += 12 * min(int(used[rows[at], kind]), KEPT[kind])
+    return sizes
 
 
 @njit(cache=True)
