@@ -182,13 +182,14 @@ class Run:
         self.sent += len(records)
 
     @contextlib.asynccontextmanager
-    async def load(self, batch: int = 200) -> AsyncIterator[None]:
-        """Write events without a break for as long as the block runs: load for a fault to happen under."""
+    async def load(self, batch: int = 200, **shares: float) -> AsyncIterator[None]:
+        """Write events without a break for as long as the block runs: load for a fault to happen under. `shares` are
+        those of `drive`."""
         ended = asyncio.Event()
 
         async def write() -> None:
             while not ended.is_set():
-                await self.drive(batch)
+                await self.drive(batch, **shares)
                 await asyncio.sleep(0.05)
 
         writing = asyncio.create_task(write())
