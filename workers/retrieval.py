@@ -102,10 +102,13 @@ class RetrievalHandler:
         return {**self.counts, "live": self.live.figures()}
 
     def _now(self) -> int:
-        """Wall time, or under clock = stream the greatest event time seen."""
+        """Wall time, or under clock = stream the greatest event time seen: here, or by the trainer anywhere.
+
+        The model brings what other partitions, and this worker before it was started anew, have seen.
+        """
         if self._settings.clock == "wall":
             return int(time.time() * 1000)
-        return self._greatest_time or int(self._model.trends.last_seen.max(initial=0))
+        return max(self._greatest_time, self._model.trends.newest)
 
     # ---------------------------------------------------------------- what the records say
     def _told(self, batch: Batch, bad: list[BadRecord]) -> dict[str, _User]:

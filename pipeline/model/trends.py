@@ -25,6 +25,7 @@ class Trends:
     """Decayed counters, all-time counts, entry popularity and first and last sight of every row."""
 
     def __init__(self, rows: ItemRows) -> None:
+        self.newest = 0  # ms, of all events counted; it never goes back, whatever is cleared
         self._decayed = rows.column((LADDER,), np.float32, 0)
         self._reference = rows.column((), np.int64, 0)
         self._count = rows.column((), np.float64, 0)
@@ -71,6 +72,7 @@ class Trends:
 
     def learn(self, targets: Rows, times: I64, weights: F32, before: I64) -> None:
         """Count events (m,) in log order: target rows, times (ms), weights, the user's positive events before each."""
+        self.newest = max(self.newest, int(times.max(initial=0)))
         _learn(
             targets, times, weights, before, _HALF_LIVES,
             self._decayed.data, self._reference.data, self._count.data, self._entry.data,
@@ -90,6 +92,7 @@ class Trends:
 
     def put(self, row: int, record: ItemVectors) -> None:
         """Take over what a record says of `row`."""
+        self.newest = max(self.newest, record.last_seen)
         self._decayed.data[row] = record.decayed
         self._reference.data[row] = record.reference
         self._count.data[row] = record.count

@@ -241,6 +241,18 @@ def test_under_a_streams_clock_now_is_the_greatest_event_time(tmp_path: Path) ->
     assert "i1" not in items(shop.feeds(record("bob", Deed(1, "i0")))[0])  # time does not go back
 
 
+def test_a_streams_clock_outlives_a_restart(tmp_path: Path) -> None:
+    """A worker that was just started, or has quiet partitions, knows the time from the model, and keeps it."""
+    file = tmp_path / "headrace.toml"
+    file.write_text(f'clock = "stream"\n[model]\ndimension = {DIMENSION}\n')
+    shop = Shop(load(file, environ={}))
+    shop.catalog.put(entry("i1", expires_at=NOW + 500))
+    shop.model.put_vectors(vectors("i9", last_seen=NOW + 500))
+    assert "i1" not in items(shop.feeds(record("ann", Deed(9, "i0")))[0])
+    shop.model.drop(hash_id("i9"))
+    assert "i1" not in items(shop.feeds(record("ann", Deed(9, "i0"), Deed(10, "i0")))[0])
+
+
 def test_the_default_feed_is_for_whom_nobody_knows(shop: Shop) -> None:
     revision, value = shop.handler.default_feed()
     feed = read_feed(value)

@@ -98,3 +98,12 @@ def test_export_put_clear() -> None:
         np.testing.assert_array_equal(counting.trends.export(4)[name], value)
     counting.trends.clear(1)
     assert not any(np.any(value) for value in counting.trends.export(1).values())
+
+
+def test_the_newest_event_is_known_whatever_is_cleared() -> None:
+    counting = Counting()
+    assert counting.trends.newest == 0
+    counting.learn((0, START + MINUTE, 1.0, 0), (1, START, 1.0, 0))
+    counting.learn((1, START, 1.0, 0))
+    counting.trends.clear(0)
+    assert counting.trends.newest == START + MINUTE
