@@ -108,6 +108,9 @@ class Follower:
             await self._hand_over(records)
             self._positions[tp.partition] = records[-1].offset + 1
             self.records += len(records)
+        if not fetched:  # behind the last record may be transactions' markers, or what compaction took
+            for partition in self._positions:
+                self._positions[partition] = await self._consumer.position(TopicPartition(self.topic, partition))
         if not self.caught_up.is_set():
             self._look_whether_caught_up()
 
