@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
@@ -23,10 +24,16 @@ from workers.producer import Producer
 from workers.settings import Settings
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 _IDLE_AFTER_MS = 200  # a poll that brings nothing for so long is a moment to write positions down
 _REVOKE_WITHIN_S = 10.0
+_MORE = 8  # while records wait, a poll of the other partitions brings at most this part of a whole one
 _STUCK_AFTER_S = 60.0
+
+
+class _BrokenOff(Exception):
+    """A round that waited for the store was needed to end."""
 
 
 class Handler(Protocol):
@@ -57,6 +64,7 @@ class _Queue:
     stand: Stand
     position: int  # next offset to read
     records: deque[Any] = field(default_factory=deque)
+    passed: int = 0  # up to here the client found nothing more to hand out, only transactions' markers
     hole_at: int = -1  # a hole seen here once already
     progressed: float = 0.0
 
@@ -86,6 +94,7 @@ class Lane:
         self._queues: dict[int, _Queue] = {}
         self._unclaimed: dict[int, float] = {}  # partition -> claim only after a heartbeat later than this
         self._round = asyncio.Lock()
+        self._limit: asyncio.Timeout | None = None  # of the wait for the store that is going on
         self._heartbeat_at = 0.0
         self._stopping = False
         self._fatal: BaseException | None = None
@@ -109,33 +118,71 @@ class Lane:
             await self._close()
 
     def stop(self) -> None:
-        """Finish the round in flight, write positions down, leave the group."""
+        """Finish the round in flight (10 s at most), write positions down, leave the group."""
         self._stopping = True
+        asyncio.get_running_loop().call_later(_REVOKE_WITHIN_S, self._break_off)
 
     def lag(self) -> int:
-        """High watermark - position, over the claimed partitions (what was never fetched counts as 0)."""
+        """High watermark - position, over the claimed partitions (what was never fetched counts as 0).
+
+        Open transactions and the markers of closed ones do not count: they cannot be read.
+        """
         return sum(self._lag_of(p, queue) for p, queue in self._queues.items())
 
     # ---------------------------------------------------------------- a turn of the loop
     async def _turn(self) -> None:
-        pending = any(queue.records for queue in self._queues.values())
-        if not pending:
-            await self._poll()
+        await self._fill()
         async with self._round:
-            if self._unclaimed:
-                await self._claim()
-            batches = [batch for p, queue in self._queues.items() if (batch := self._cut(p, queue))]
-            if batches:
-                await self._settle(batches)
-            else:
-                for partition in await self.positions.idle():
-                    self._lose(partition, "FENCED")
+            try:
+                await self._next_round()
+            except _BrokenOff:
+                log.warning("round broken off: the store did not answer in time", topic=self.topic)
+                for partition in list(self._queues):  # it may have happened, and may not: claim again and see
+                    self._lose(partition, "GAP")
 
-    async def _poll(self) -> None:
+    async def _next_round(self) -> None:
+        if self._unclaimed:
+            await self._claim()
+        batches = [batch for p, queue in self._queues.items() if (batch := self._cut(p, queue))]
+        if batches:
+            await self._settle(batches)
+        else:
+            for partition in await self._from_store(self.positions.idle()):
+                self._lose(partition, "FENCED")
+
+    async def _from_store(self, work: Awaitable[T]) -> T:
+        """Wait for what asks the store. It may ask for ever, so `_break_off` can end it: nothing was sent yet."""
         try:
-            fetched = await self._consumer.getmany(
-                timeout_ms=50 if self._unclaimed else _IDLE_AFTER_MS, max_records=self._poll_records
-            )
+            async with asyncio.timeout(None) as self._limit:
+                return await work
+        except TimeoutError:
+            if self._limit is not None and self._limit.expired():
+                raise _BrokenOff from None
+            raise
+        finally:
+            self._limit = None
+
+    def _break_off(self) -> bool:
+        """End the wait for the store that is going on; False when there is none."""
+        if self._limit is None:
+            return False
+        self._limit.reschedule(asyncio.get_running_loop().time())
+        return True
+
+    async def _fill(self) -> None:
+        """Wait for records; while some wait already, only look what the other partitions have.
+
+        So a partition with many small batches to come (one user's large events) holds nobody else up.
+        """
+        empty = [TopicPartition(self.topic, p) for p, queue in self._queues.items() if not queue.records]
+        if len(empty) == len(self._queues):
+            await self._poll([], 50 if self._unclaimed else _IDLE_AFTER_MS, self._poll_records)
+        elif empty:
+            await self._poll(empty, 0, max(1, self._poll_records // _MORE))
+
+    async def _poll(self, of: Sequence[TopicPartition], timeout_ms: int, most: int) -> None:
+        try:
+            fetched = await self._consumer.getmany(*of, timeout_ms=timeout_ms, max_records=most)
         except NoOffsetForPartitionError:  # a new group's partition, before the claim has sought
             return
         except OffsetOutOfRangeError as error:
@@ -149,6 +196,9 @@ class Lane:
                 self.counts["unclaimed"] += len(records)
             elif records:
                 self._enqueue(tp, queue, records)
+        if not fetched and not of:
+            for partition, queue in self._queues.items():
+                queue.passed = await self._consumer.position(TopicPartition(self.topic, partition))
 
     def _enqueue(self, tp: TopicPartition, queue: _Queue, records: list[Any]) -> None:
         if records[0].offset < queue.position:
@@ -161,6 +211,8 @@ class Lane:
                 self._consumer.seek(tp, queue.position)
                 return
             self.counts["holes"] += 1  # the log itself has it: transaction markers
+        if self.positions.contiguous and records[-1].offset - records[0].offset >= len(records):
+            self.counts["holes"] += sum(after.offset - one.offset > 1 for one, after in pairwise(records))
         queue.records.extend(records)
         queue.position = records[-1].offset + 1
 
@@ -202,8 +254,8 @@ class Lane:
         5. advance: only now are the records behind us.
         A crash anywhere repeats from 1: applied records are announced again, the others are applied.
         """
-        results = await self._handler.handle(batches)
-        standing, lost = await self.positions.apply(results)
+        results = await self._from_store(self._handler.handle(batches))
+        standing, lost = await self._from_store(self.positions.apply(results))
         now = time.monotonic()
         for result in standing:
             self._handler.stored(result)
@@ -224,7 +276,7 @@ class Lane:
         ready = [p for p, after in self._unclaimed.items() if self._may_claim(after)]
         if not ready:
             return
-        stands = await self.positions.claim(self._consumer, ready)
+        stands = await self._from_store(self.positions.claim(self._consumer, ready))
         for partition, stand in stands.items():
             if partition not in self._unclaimed:  # taken away while we asked
                 continue
@@ -250,14 +302,17 @@ class Lane:
         self._unclaimed[partition] = time.monotonic() if kind == "FENCED" else 0.0
 
     async def revoked(self, partitions: Collection[int]) -> None:
-        """The group takes partitions away: no new round, 10 s for the one in flight."""
+        """The group takes partitions away: no new round, 10 s for the one in flight. One that waits for the store then
+        is broken off and done again by whoever comes next; one that is sending cannot be: the process must end."""
         try:
             await asyncio.wait_for(self._round.acquire(), _REVOKE_WITHIN_S)
         except TimeoutError:
-            self._fatal = LaneRefused(
-                f"{self.topic}: a round did not end within {_REVOKE_WITHIN_S:.0f} s of a rebalance"
-            )
-            return
+            if not self._break_off():
+                self._fatal = LaneRefused(
+                    f"{self.topic}: a round did not end within {_REVOKE_WITHIN_S:.0f} s of a rebalance"
+                )
+                return
+            await self._round.acquire()
         try:
             await self.positions.release(partitions)
             for partition in partitions:
@@ -311,11 +366,16 @@ class Lane:
                     queue.progressed = now
                 elif now - queue.progressed > _STUCK_AFTER_S and await self.positions.reachable():
                     where = f"{self.topic}[{partition}]@{queue.stand.next}"
+                    self._break_off()
                     raise LaneRefused(f"{where}: no progress for {_STUCK_AFTER_S:.0f} s although there is lag")
 
     def _lag_of(self, partition: int, queue: _Queue) -> int:
-        high = self._consumer.highwater(TopicPartition(self.topic, partition))
-        return 0 if high is None else max(0, high - queue.stand.next)
+        tp = TopicPartition(self.topic, partition)
+        high, stable = self._consumer.highwater(tp), self._consumer.last_stable_offset(tp)
+        if high is None:
+            return 0
+        end: int = high if stable is None or stable < 0 else min(high, stable)
+        return max(0, end - max(queue.stand.next, queue.passed))
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

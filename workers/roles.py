@@ -263,11 +263,12 @@ async def _serve(settings: Settings, roles: Sequence[str], accept_loss: bool) ->
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     process = Process(settings, roles, accept_loss=accept_loss)
-    await process.start()
+    if not await _started(process, stopping):
+        return
     _calm_the_collector()
     log.info("running", roles=list(roles), prefix=settings.prefix)
-    stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     await asyncio.wait([stopping, process.failed], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     # Nothing that is unfinished was acknowledged: leaving hard after the time is safe, hanging is not.
@@ -277,6 +278,18 @@ async def _serve(settings: Settings, roles: Sequence[str], accept_loss: bool) ->
         log.info("stopped", part=name, **counts)
     if process.failed.done():
         process.failed.result()
+
+
+async def _started(process: Process, stopping: asyncio.Future[Any]) -> bool:
+    """Start; False when it is to stop before that is done, for a missing broker or store is waited for."""
+    starting: asyncio.Future[None] = asyncio.ensure_future(process.start())
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return False
+    starting.result()
+    return True
 
 
 def _calm_the_collector() -> None:
