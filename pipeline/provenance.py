@@ -16,7 +16,7 @@ from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.queries import Queries
 from pipeline.ranking import Ranker
-from pipeline.types import F32, I16, I64, Mask, Owner, Rows
+from pipeline.types import F32, F64, I16, I64, Mask, Owner, Rows
 
 DEPTH = 10  # of the user's newest items, in which reasons are looked for
 BECAUSE = 2  # items of the user that a feed names as an item's reason, at most
@@ -92,11 +92,10 @@ def _best(names: tuple[str, ...], places: I16) -> tuple[tuple[str, ...], I16]:
     return once, found
 
 
-def _worth_telling(parts: F32) -> NDArray[np.float64]:
+def _worth_telling(parts: F32) -> F64:
     """(c, f) rounded to what a feed has room for; 0 where a part is less than a tenth of its item's sum."""
     small = parts < parts.sum(axis=1, keepdims=True) * np.float32(0.1)
-    rounded: NDArray[np.float64] = np.round(np.where(small, 0, parts).astype(np.float64), 2)
-    return rounded
+    return np.where(small, np.float32(0), parts).astype(np.float64).round(2)
 
 
 def _listed(pairs: Rows) -> list[list[int]]:

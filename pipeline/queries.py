@@ -17,6 +17,7 @@ from pipeline.catalog import Catalog
 from pipeline.embedding import compose
 from pipeline.model import Model
 from pipeline.model.covisitation import Evidence
+from pipeline.selection import Proposals, best
 from pipeline.state import States
 from pipeline.types import F32, I64, U32, U64, Mask, Owner, Rings, Rows, hash_id
 
@@ -72,7 +73,8 @@ class Queries:
     consumed: Marks
     blocked: Marks
     attributes: tuple[Attributes, ...]  # q
-    memo: dict[Hashable, object] = field(default_factory=dict)
+    memo: dict[Hashable, object] = field(default_factory=dict)  # of this chunk
+    commons: dict[Hashable, object] = field(default_factory=dict)  # of as many chunks as its owner keeps it for
 
     def __len__(self) -> int:
         return len(self.now)
@@ -83,11 +85,24 @@ class Queries:
             self.memo[key] = compute()
         return cast(T, self.memo[key])
 
+    def common(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """As `once`, for what does not depend on who asks and may be a moment old. `key` tells the number of rows."""
+        if key not in self.commons:
+            self.commons[key] = compute()
+        return cast(T, self.commons[key])
 
-def queries_from(states: States, now: I64, model: Model, attributes: Sequence[Attributes]) -> Queries:
+
+def queries_from(
+    states: States,
+    now: I64,
+    model: Model,
+    attributes: Sequence[Attributes],
+    commons: dict[Hashable, object] | None = None,
+) -> Queries:
     """Queries of n users as of `now` (n,) ms; attributes (n,) are parsed from `states.attributes`, see Attributes.
 
-    A user without a state is a stranger: empty ring, embedding zero.
+    A user without a state is a stranger: empty ring, embedding zero. Chunks that are given the same `commons` share
+    what is the same for everyone; their owner begins a new one when it is too old.
     """
     ring_rows = model.rows.find(states.rings.items)
     ring_rows[np.arange(ring_rows.shape[1]) >= states.rings.length[:, None]] = -1
@@ -101,6 +116,7 @@ def queries_from(states: States, now: I64, model: Model, attributes: Sequence[At
         consumed=Marks(states.consumed_start, states.consumed),
         blocked=Marks(states.blocked_start, states.blocked),
         attributes=tuple(attributes),
+        commons={} if commons is None else commons,
     )
 
 
@@ -128,16 +144,36 @@ def evidence_of(queries: Queries, model: Model, rows: Rows, owner: Owner) -> F32
 def proposable(queries: Queries, catalog: Catalog) -> Mask:
     """(q, n) rows that a source may spend a place on: present in the catalogue, not expired; (1, n) if all ask at once.
 
-    Whether they are available, too, is left to a filter, which counts what it takes.
+    Whether they are available, too, is left to a filter, which counts what it takes. May be a moment old.
     """
 
-    def compute() -> Mask:
-        now = queries.now[:1] if len(queries) and (queries.now == queries.now[0]).all() else queries.now
+    def compute(now: I64) -> Mask:
         expires = catalog.expires_at[: len(catalog)]
         mask: Mask = catalog.present() & ((expires == 0) | (expires > now[:, None]))
         return mask
 
-    return queries.once("proposable", compute)
+    if at_once(queries):
+        return queries.common(("proposable", len(catalog)), lambda: compute(queries.now[:1]))
+    return queries.once("proposable", lambda: compute(queries.now))
+
+
+def favourites(
+    queries: Queries, catalog: Catalog, name: Hashable, table: Callable[[], F32], line: I64, k: int
+) -> Proposals:
+    """The k best proposable rows by a table (t, n) that does not depend on who asks, each query by its own line of it.
+
+    `line` (q,), -1 = none; `name` tells the table. While all ask at once it is searched once, for many chunks.
+    """
+    if at_once(queries):
+        key = (name, k, len(catalog))
+        return queries.common(key, lambda: best(table(), proposable(queries, catalog), k)).pick(line)
+    own = np.where(line >= 0, np.arange(len(line)), -1)
+    return best(table()[np.maximum(line, 0)], proposable(queries, catalog), k).pick(own)
+
+
+def at_once(queries: Queries) -> bool:
+    """Do all queries ask as of the same time, as they do live?"""
+    return len(queries) > 0 and bool((queries.now == queries.now[0]).all())
 
 
 @njit(cache=True)

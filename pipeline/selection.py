@@ -37,10 +37,14 @@ class Proposals:
         """(p,) the query that each row is for."""
         return owners(self.start)
 
-    @staticmethod
-    def none(q: int) -> Proposals:
-        """Nothing for any of q queries."""
-        return Proposals(np.zeros(q + 1, np.int64), _NO_ROWS)
+    def pick(self, line: I64) -> Proposals:
+        """For each query the list of query `line` (q',) of these, -1 = nothing."""
+        lengths = np.diff(self.start)
+        counts = np.where(line >= 0, lengths[line], 0) if len(lengths) else np.zeros(len(line), np.int64)
+        start = np.zeros(len(line) + 1, np.int64)
+        np.cumsum(counts, out=start[1:])
+        shift = np.repeat(self.start[line] - start[:-1], counts)  # from a place in the result to its place here
+        return Proposals(start, self.rows[np.arange(start[-1]) + shift])
 
 
 def owners(start: I64) -> Owner:
@@ -62,23 +66,6 @@ def best(scores: F32, mask: Mask, k: int = LIMIT) -> Proposals:
         again = _above(scores[short], mask[short % len(mask)], np.full(len(short), -np.inf, np.float32), k)
         keys[short], counts[short] = again
     return _unpack(keys, counts)
-
-
-def best_by(table: F32, line: I64, mask: Mask, k: int = LIMIT) -> Proposals:
-    """The k best columns for each query of line `line` (q,) of `table` (t, n), -1 = none; `mask` (q or 1, n).
-
-    Where all queries share one mask each line is searched once.
-    """
-    asked = np.maximum(line, 0)
-    if len(mask) == 1:
-        tops = best(table, mask, k)
-    else:
-        tops, asked = best(table[asked], mask, k), np.arange(len(line))
-    counts = np.where(line >= 0, np.diff(tops.start)[asked], 0)
-    start = np.zeros(len(line) + 1, np.int64)
-    np.cumsum(counts, out=start[1:])
-    shift = np.repeat(tops.start[asked] - start[:-1], counts)  # from a place in the result to its place in `tops`
-    return Proposals(start, tops.rows[np.arange(start[-1]) + shift])
 
 
 def best_sparse(start: I64, rows: Rows | I32, values: F32, mask: Mask, k: int = LIMIT) -> Proposals:
@@ -158,18 +145,19 @@ def _key(bits: np.uint32, row: int) -> np.uint64:
 def _collect(words: U64, bits: U32, mask: Mask, width: int) -> tuple[U64, I64]:
     """Pack what the set bits of `words` (q, n/64) point at, where `mask` holds; the rest of a line is _NOTHING."""
     q = len(words)
-    keys, counts = np.empty((q, width), np.uint64), np.zeros(q, np.int64)
+    keys, counts, found = np.empty((q, width + 1), np.uint64), np.zeros(q, np.int64), np.empty(width, np.int64)
     for i in range(q):
-        allowed, count = mask[i % len(mask)], 0
+        allowed, line, n, count = mask[i % len(mask)], bits[i], 0, 0
         for at in range(words.shape[1]):
             word = words[i, at]
             while word:
                 lowest = word & (~word + np.uint64(1))
-                j = 64 * at + _BIT[(lowest * _DE_BRUIJN) >> np.uint64(58)]
-                if allowed[j]:
-                    keys[i, count] = _key(bits[i, j], j)
-                    count += 1
+                found[n] = 64 * at + _BIT[(lowest * _DE_BRUIJN) >> np.uint64(58)]
+                n += 1
                 word ^= lowest
+        for at in range(n):  # a loop of its own, without branches: the reads miss the cache, here many at a time
+            keys[i, count] = _key(line[found[at]], found[at])
+            count += allowed[found[at]]
         keys[i, count:] = _NOTHING
         counts[i] = count
     return keys, counts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,9 +66,10 @@ class User:
     now: int = NOW
 
 
-def queries(model: Model, users: Sequence[User]) -> Queries:
+def queries(model: Model, users: Sequence[User], commons: dict[Hashable, object] | None = None) -> Queries:
     """Their queries."""
-    return queries_from(_states(users), np.array([user.now for user in users], np.int64), model, attributes(users))
+    now = np.array([user.now for user in users], np.int64)
+    return queries_from(_states(users), now, model, attributes(users), commons)
 
 
 def attributes(users: Sequence[User]) -> list[Attributes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -28,6 +28,7 @@ from workers.wire.times import rfc3339
 CHUNK = 64  # queries that share a matrix product
 
 _HOUR_MS = 3_600_000
+_COMMONS_S = 0.1  # how old the lists may be that are the same for everyone; filters look at the catalogue as it is
 _VARIANT = "89ab"
 
 _profile = msgspec.json.Decoder(Profile)
@@ -78,6 +79,8 @@ class FeedMaker:
         self._recipe = RECIPES[settings.feed.recipe](settings.feed.size, settings.feed.repeats)
         self._ttl_ms = int(settings.feed.ttl_hours * _HOUR_MS)
         self._model, self._catalog = model, catalog
+        self._commons: dict[Hashable, object] = {}  # what many chunks share
+        self._commons_since = 0.0
 
     def make(self, asked: Sequence[Asked], now: int) -> list[Made]:
         """The feeds of at most CHUNK users as of `now` (ms, in the clock of the events).
@@ -100,7 +103,10 @@ class FeedMaker:
     def _answer(self, blobs: Sequence[bytes], now: int) -> tuple[States, list[Answer]]:
         states = decode(blobs)
         attributes = [_attributes(raw) for raw in states.attributes]
-        queries = queries_from(states, np.full(len(blobs), now, np.int64), self._model, attributes)
+        if time.perf_counter() - self._commons_since > _COMMONS_S:
+            self._commons, self._commons_since = {}, time.perf_counter()
+        times = np.full(len(blobs), now, np.int64)
+        queries = queries_from(states, times, self._model, attributes, self._commons)
         return states, build_feeds(queries, self._catalog, self._model, self._recipe)
 
     def _stamp(self, took_us: int) -> _Stamp:

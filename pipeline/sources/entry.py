@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.model.trends import ENTRIES
-from pipeline.queries import Queries, proposable
-from pipeline.selection import LIMIT, Proposals, best_by
+from pipeline.queries import Queries, favourites
+from pipeline.selection import LIMIT, Proposals
+from pipeline.types import F32
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,10 @@ class Entry:
 
     def __call__(self, queries: Queries, catalog: Catalog, model: Model) -> Proposals:
         step = np.where(queries.history < ENTRIES, queries.history, -1)  # (q,) -1 = past the beginning
-        if (step < 0).all():
-            return Proposals.none(len(queries))
-        table = np.ascontiguousarray(model.trends.entry[: len(catalog)].T)  # (3, n)
+        return favourites(queries, catalog, self.name, partial(self._table, model, len(catalog)), step, self.limit)
+
+    def _table(self, model: Model, n: int) -> F32:
+        """(3, n) how often each row was a user's 1st, 2nd, 3rd; -inf where never."""
+        table: F32 = np.ascontiguousarray(model.trends.entry[:n].T)
         table[table <= 0] = -np.inf
-        return best_by(table, step, proposable(queries, catalog), self.limit)
+        return table

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.model.trends import HALF_LIVES_MS
-from pipeline.queries import Queries, proposable
-from pipeline.selection import LIMIT, Proposals, best_by
+from pipeline.queries import Queries, favourites
+from pipeline.selection import LIMIT, Proposals
+from pipeline.types import F32
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +27,15 @@ class Trending:
     limit: int = LIMIT
 
     def __call__(self, queries: Queries, catalog: Catalog, model: Model) -> Proposals:
-        n = len(catalog)
+        everyone = np.zeros(len(queries), np.int64)
+        table = partial(self._table, model, len(catalog))
+        return favourites(queries, catalog, (self.name, self.half_life), table, everyone, self.limit)
+
+    def _table(self, model: Model, n: int) -> F32:
+        """(1, n) counts as of the newest event, -inf where nothing is left."""
         reference = model.trends.reference[:n]
         age = (reference.max(initial=0) - reference).astype(np.float32)  # ms
-        counts = model.trends.decayed[:n, self.half_life] * np.exp2(
-            age * np.float32(-1 / HALF_LIVES_MS[self.half_life])
-        )
+        decay = np.exp2(age * np.float32(-1 / HALF_LIVES_MS[self.half_life]))
+        counts: F32 = model.trends.decayed[:n, self.half_life] * decay
         counts[counts <= 0] = -np.inf
-        everyone = np.zeros(len(queries), np.int64)
-        return best_by(counts[None, :], everyone, proposable(queries, catalog), self.limit)
+        return counts[None, :]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 import pytest
 
@@ -164,3 +166,23 @@ def test_sources_of_one_name_share_their_best_rank() -> None:
         "lately": 1,  # first on three half-lives, second on the longest
         "always": 1,
     }
+
+
+def test_chunks_share_what_is_the_same_for_everyone_but_hide_at_once() -> None:
+    shop, recipe = Shop(), home()
+    for at, item in enumerate("abc"):
+        shop.model.put_vectors(vectors(item, count=9.0, decayed=np.full(4, 9 - at, np.float32), reference=NOW))
+    shared: dict[Hashable, object] = {}
+
+    def shown(commons: dict[Hashable, object]) -> dict[str, int]:
+        (feed,) = build_feeds(queries(shop.model, [User()], commons), shop.catalog, shop.model, recipe)
+        ids = [shop.model.rows.ids[row] for row in feed.rows]
+        return {item: sources["trending"] for item, sources in zip(ids, feed.sources, strict=True)}
+
+    assert shown(shared) == {"a": 1, "b": 2, "c": 3}
+    shop.model.put_vectors(vectors("c", count=9.0, decayed=np.full(4, 99, np.float32), reference=NOW))
+    shop.catalog.remove(hash_id("b"), NOW)
+    assert shown(shared) == {"a": 1, "c": 3}
+    assert shown({}) == {"c": 1, "a": 2}
+    shop.model.put_vectors(vectors("new", count=9.0, decayed=np.full(4, 5, np.float32), reference=NOW))
+    assert shown(shared) == {"c": 1, "a": 2, "new": 3}  # more rows than the lists know of

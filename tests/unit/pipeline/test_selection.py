@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.selection import best, best_by, best_sparse, order, owners
+from pipeline.selection import Proposals, best, best_sparse, order, owners
 from pipeline.types import F32, Mask
 
 seeds = st.integers(0, 1 << 32)
@@ -68,16 +68,13 @@ def test_a_wrong_guess_is_put_right() -> None:
     assert best(scores, mask, 200).rows.tolist() == list(chain.from_iterable(twin(scores, mask, 200)))
 
 
-@pytest.mark.parametrize("own", [False, True])
-def test_best_by_serves_each_query_its_line(own: bool) -> None:
-    table = np.array([[1, 5, 3, -np.inf], [9, 8, 7, 6]], np.float32)
-    mask = np.array([[True, True, True, True]] * (4 if own else 1))
-    mask[-1, 1] = False  # for all, or for the last query only
-    found = best_by(table, np.array([0, 1, -1, 1]), mask, 2)
-    first, second = ([1, 2], [0, 1]) if own else ([2, 0], [0, 2])
-    assert found.start.tolist() == [0, 2, 4, 4, 6]
-    assert found.rows.tolist() == [*first, *second, 0, 2]
-    assert found.owner.tolist() == [0, 0, 1, 1, 3, 3]
+def test_pick_gives_each_query_its_line() -> None:
+    lists = Proposals(np.array([0, 2, 2, 5]), np.array([7, 8, 1, 2, 3]))
+    picked = lists.pick(np.array([2, 0, -1, 1, 2]))
+    assert picked.start.tolist() == [0, 3, 5, 5, 5, 8]
+    assert picked.rows.tolist() == [1, 2, 3, 7, 8, 1, 2, 3]
+    assert picked.owner.tolist() == [0, 0, 0, 1, 1, 4, 4, 4]
+    assert lists.pick(np.array([], np.int64)).start.tolist() == [0]
 
 
 @settings(max_examples=40, deadline=None)
