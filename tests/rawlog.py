@@ -26,11 +26,12 @@ CODECS: dict[Compress, int] = {gzip_encode: 1, snappy_encode: 2, lz4_encode: 3, 
 Given = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]  # key, value, headers
 
 
-def raw_batch(records: Sequence[Given], compress: Compress | None = None, first: int = 0) -> bytes:
-    """A batch in which every header named NAME is named NOT_UTF8. `first`: the offset of the first record."""
+def raw_batch(records: Sequence[Given], compress: Compress | None = None, first: int = 0, time: int = NOW) -> bytes:
+    """A batch in which every header named NAME is named NOT_UTF8. `first` and `time` (ms): of the first
+    record."""
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 24)
     for i, (key, value, headers) in enumerate(records):
-        builder.append(i, NOW + i, key, value, headers)
+        builder.append(i, time + i, key, value, headers)
     raw = bytearray(bytes(builder.build()).replace(NAME.encode(), NOT_UTF8))
     if compress is not None:
         raw[_RECORDS_AT:] = compress(bytes(raw[_RECORDS_AT:]))

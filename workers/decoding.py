@@ -54,8 +54,11 @@ class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
 
     def _read_again(self) -> Iterator[Any]:
         for record in self._unpack_records():
-            escaped = any(isinstance(name, _Escaped) for name, _ in record.headers)
-            yield replace(record, headers=EscapedHeaders(record.headers)) if escaped else record
+            if any(isinstance(name, _Escaped) for name, _ in record.headers):
+                headers = EscapedHeaders((str(name), value) for name, value in record.headers)
+                yield replace(record, headers=headers)
+            else:
+                yield record
 
 
 class _Escaped(str):

@@ -9,6 +9,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from tests.rawlog import CODECS, ESCAPED, NAME, Compress, Given, raw_batch
 from tests.records import Consumed
@@ -76,8 +77,8 @@ def test_it_becomes_a_dead_letter_that_anyone_can_read() -> None:
     letter = dead_letter(BadRecord(record, refused.value.stage, str(refused.value), "UnreadableError"), "d", "g", 0)
     assert (letter.key, letter.value) == (b"u", b"{}")
     assert list(letter.headers)[:3] == [("a", b"1"), (ESCAPED, b"\x00"), (ESCAPED, None)]
-    for name, _ in letter.headers:
-        name.encode()
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)
+    assert builder.append(0, 0, letter.key, letter.value, list(letter.headers)) is not None
 
 
 def test_the_same_names_in_plain_headers_are_nobodys_concern() -> None:
