@@ -17,6 +17,7 @@ from pipeline.catalog import Catalog
 from pipeline.embedding import compose
 from pipeline.model import Model
 from pipeline.model.covisitation import Evidence
+from pipeline.model.trends import HALF_LIVES_MS
 from pipeline.selection import Proposals, best
 from pipeline.state import States
 from pipeline.types import F32, I64, U32, U64, Mask, Owner, Rings, Rows, hash_id
@@ -47,8 +48,6 @@ class Marks:
 
     def contains(self, owner: Owner, hashes: U64) -> Mask:
         """(c,) is hashes[j] in the set of query owner[j]? Owners ascend. A false hit comes once in 2^32 a mark."""
-        if not len(self.marks):
-            return np.zeros(len(owner), np.bool_)
         found: Mask = _contains(self.start, self.marks, owner, hashes)
         return found
 
@@ -171,6 +170,23 @@ def favourites(
     return best(table()[np.maximum(line, 0)], proposable(queries, catalog), k).pick(own)
 
 
+def lately(queries: Queries, model: Model, half_life: int) -> tuple[F32, int]:
+    """(n,) decayed counts on one half-life of the ladder as of the newest event of all, and its time; a moment old.
+
+    All counts decay alike, so their order at that time is their order at any time.
+    """
+    n = len(model.rows)
+
+    def compute() -> tuple[F32, int]:
+        reference = model.trends.reference[:n]
+        newest = int(reference.max(initial=0))
+        decay = np.exp2((newest - reference).astype(np.float32) * np.float32(-1 / HALF_LIVES_MS[half_life]))
+        counts: F32 = model.trends.decayed[:n, half_life] * decay
+        return counts, newest
+
+    return queries.common(("lately", half_life, n), compute)
+
+
 def at_once(queries: Queries) -> bool:
     """Do all queries ask as of the same time, as they do live?"""
     return len(queries) > 0 and bool((queries.now == queries.now[0]).all())
@@ -180,7 +196,7 @@ def at_once(queries: Queries) -> bool:
 def _contains(start: I64, marks: U32, owner: Owner, hashes: U64) -> Mask:
     """A hash table of each owner's marks in turn, sparse so that most lookups end at once; entries are mark + 1."""
     size = 4096
-    while size < 4 * (start[1:] - start[:-1]).max():
+    while len(start) > 1 and size < 4 * (start[1:] - start[:-1]).max():
         size *= 2
     table, found, first = np.zeros(size, np.uint64), np.zeros(len(owner), np.bool_), 0
     while first < len(owner):

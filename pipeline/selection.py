@@ -71,10 +71,12 @@ def best(scores: F32, mask: Mask, k: int = LIMIT) -> Proposals:
 def best_sparse(start: I64, rows: Rows | I32, values: F32, mask: Mask, k: int = LIMIT) -> Proposals:
     """The k rows of greatest value of each query's segment; only values > 1e-20 whose row is in `mask` (q or 1, n)."""
     values = np.ascontiguousarray(values, np.float32)
-    some = np.flatnonzero(values > _LEAST)
-    if len(some) < len(values) // 2:
-        start, rows, values = np.searchsorted(some, start), rows[some], values[some]
-    keys, counts = _pack(start, rows, values, values.view(np.uint32), mask, k)
+    floor = _sparse_floor(start, values, k)
+    keys, counts = _pack(start, rows, values, mask, floor, k)
+    short = (counts < k) & (floor > _LEAST)
+    if short.any():
+        floor[short] = _LEAST
+        keys, counts = _pack(start, rows, values, mask, floor, k)
     return _unpack(_first(keys, k), np.minimum(counts, k))
 
 
@@ -103,6 +105,27 @@ def _floor(scores: F32, mask: Mask, k: int) -> F32:
     place = sample.shape[1] - 1 - (4 * k + 64) * sample.shape[1] // n
     sample.partition(place, axis=1)
     return sample[:, place]
+
+
+def _sparse_floor(start: I64, values: F32, k: int) -> F32:
+    """(q,) a guess that about 2k + 64 values of each segment lie above; _LEAST for short segments."""
+    lengths, m = np.diff(start), 128
+    floor = np.full(len(lengths), _LEAST)
+    long = np.flatnonzero(lengths > 4 * k + m)
+    if len(long):
+        sample = values[start[long, None] + np.arange(m) * lengths[long, None] // m]
+        sample.sort(axis=1)
+        place = m - 1 - (2 * k + 64) * m // lengths[long]
+        floor[long] = np.maximum(sample[np.arange(len(long)), place], _LEAST)
+    return floor
+
+
+def _pack(start: I64, rows: Rows | I32, values: F32, mask: Mask, floor: F32, k: int) -> tuple[U64, I64]:
+    """Packed keys (q, at least k) of each segment's rows in `mask` above its floor; the rest of a line is _NOTHING."""
+    some = np.flatnonzero(values > np.repeat(floor, np.diff(start)))
+    start = np.searchsorted(some, start)
+    width = max(int(np.diff(start).max(initial=0)), k)
+    return _pack_some(start, rows[some], values[some].view(np.uint32), mask, width)
 
 
 def _above(scores: F32, mask: Mask, floor: F32, k: int) -> tuple[U64, I64]:
@@ -164,20 +187,14 @@ def _collect(words: U64, bits: U32, mask: Mask, width: int) -> tuple[U64, I64]:
 
 
 @njit(cache=True)
-def _pack(start: I64, rows: Rows | I32, values: F32, bits: U32, mask: Mask, k: int) -> tuple[U64, I64]:
-    """Packed keys (q, at least k) of each segment's rows in `mask` with evidence; the rest of a line is _NOTHING."""
-    q, width = len(start) - 1, k
-    for i in range(q):
-        some = 0
-        for at in range(start[i], start[i + 1]):
-            some += values[at] > _LEAST
-        width = max(width, some)
+def _pack_some(start: I64, rows: Rows | I32, bits: U32, mask: Mask, width: int) -> tuple[U64, I64]:
+    q = len(start) - 1
     keys, counts = np.empty((q, width + 1), np.uint64), np.zeros(q, np.int64)
     for i in range(q):
         allowed, count = mask[i % len(mask)], 0
         for at in range(start[i], start[i + 1]):
             keys[i, count] = _key(bits[at], rows[at])
-            count += (values[at] > _LEAST) & allowed[rows[at]]  # no branch: nobody can guess
+            count += allowed[rows[at]]
         keys[i, count:] = _NOTHING
         counts[i] = count
     return keys, counts

@@ -25,6 +25,10 @@ class Popularity:
         return float(np.log(self.eps))
 
     def __call__(self, queries: Queries, catalog: Catalog, model: Model, rows: Rows, owner: Owner) -> F32:  # noqa: ARG002
-        count = model.trends.count[rows].astype(np.float32)
-        column: F32 = np.log(count + np.float32(self.eps))
-        return column
+        n = len(model.rows)
+
+        def compute() -> F32:
+            column: F32 = np.log(model.trends.count[:n].astype(np.float32) + np.float32(self.eps))
+            return column
+
+        return queries.common((self.name, self.eps, n), compute)[rows]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.catalog import Catalog
 from pipeline.queries import Queries
 from pipeline.types import Mask, Owner, Rows
@@ -16,4 +18,6 @@ class NotBlocked:
     name: str = "blocked"
 
     def __call__(self, queries: Queries, catalog: Catalog, rows: Rows, owner: Owner) -> Mask:
+        if not len(queries.blocked.marks):
+            return np.ones(len(rows), np.bool_)
         return ~queries.blocked.contains(owner, catalog.hashes[rows])
