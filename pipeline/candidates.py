@@ -60,12 +60,12 @@ def union(lists: Sequence[Proposals], q: int, n: int) -> tuple[Rows, Owner]:
 
 def ranks(lists: Sequence[Proposals], rows: Rows, owner: Owner, n: int) -> I16:
     """(c, s) the rank of each candidate in each list, from 1; 0 = not proposed there. Rows are below n."""
-    found = np.zeros((len(rows), len(lists)), np.int16)
+    found = np.zeros((len(lists), len(rows)), np.int16)
     places = np.full(n, -1, np.int64)
     for at, proposals in enumerate(lists):
         start = starts(owner, len(proposals.start) - 1)
-        _ranks(proposals.start, proposals.rows, start, rows, places, found[:, at])
-    return found
+        _ranks(proposals.start, proposals.rows, start, rows, places, found[at])
+    return found.T
 
 
 @njit(cache=True)

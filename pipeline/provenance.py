@@ -62,7 +62,7 @@ def because(queries: Queries, model: Model, shown: Candidates, parts: Mapping[st
     An item's voice is its share of the sum in h . e_out[j] times the score's part "sequence" (c,), plus its share of
     cov_j times the part "covisitation" (c,); of both only what speaks for. Items without a known id are not named.
     """
-    ring, rows, owner = queries.ring_rows[:, :DEPTH], shown.rows, shown.owner  # (q, D)
+    ring, rows, owner = np.ascontiguousarray(queries.ring_rows[:, :DEPTH]), shown.rows, shown.owner  # (q, D)
     sequence = model.sequence
     voice = _affinity(ring, sequence.attention, sequence.e_in, sequence.e_out[rows], owner)  # (c, D)
     nothing = np.zeros(len(rows), np.float32)

@@ -18,6 +18,7 @@ from pipeline.provenance import Feed as Answer
 from pipeline.queries import NO_ATTRIBUTES, Attributes, queries_from
 from pipeline.recipe import RECIPES
 from pipeline.retrieval import build_feeds
+from workers.rehearsal import rehearse
 from workers.settings import Settings, SettingsError
 from workers.wire.event_data import Attributes as Profile
 from workers.wire.feed import Feed, FeedCause, FeedItem, FeedModel, FeedStages, encode_feed, feed_headers
@@ -92,6 +93,10 @@ class FeedMaker:
         stamp = self._stamp(int((time.perf_counter() - begun) * 1e6))
         facts = zip(asked, answers, (states.last_offset + 1).tolist(), states.count.tolist(), strict=True)
         return [self._made(stamp, *fact) for fact in facts]
+
+    def warm_up(self) -> None:
+        """Load every kernel."""
+        rehearse(self._recipe, self._model.dimension)
 
     def default(self, now: int) -> tuple[int, bytes]:
         """The feed of users that nobody knows, and its revision."""

@@ -91,7 +91,7 @@ class RetrievalHandler:
 
     def warm_up(self) -> None:
         """Load the kernels."""
-        self._maker.default(self._now())
+        self._maker.warm_up()
 
     def default_feed(self) -> tuple[int, bytes]:
         """The feed of users that nobody knows, and its revision (ms)."""
