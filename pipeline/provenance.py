@@ -19,6 +19,7 @@ from pipeline.ranking import Ranker
 from pipeline.types import F32, F64, I16, I64, Mask, Owner, Rows
 
 DEPTH = 10  # of the user's newest items, in which reasons are looked for
+PARTS = 3  # of a score that a feed tells, at most: a cached feed has a size to keep
 BECAUSE = 2  # items of the user that a feed names as an item's reason, at most
 
 
@@ -30,7 +31,7 @@ class Feed:
     scores: F32  # (m,)
     sources: list[dict[str, int]]  # m: the rank, from 1, that each proposing source gave the item; the best of a name
     because: list[list[int]]  # m: rows of the user's ring that speak for the item most, at most BECAUSE
-    parts: list[dict[str, float]]  # m: what the score is made of, each > 0; small ones are left out
+    parts: list[dict[str, float]]  # m: what the score is made of, each > 0; the PARTS greatest
     propensity: list[float]  # m: the chance that the item was shown at this place; 1 = no exploration
     gathered: int  # candidates before filters
     dropped: dict[str, int]  # taken by filters and guards, by reason
@@ -93,9 +94,9 @@ def _best(names: tuple[str, ...], places: I16) -> tuple[tuple[str, ...], I16]:
 
 
 def _worth_telling(parts: F32) -> F64:
-    """(c, f) rounded to what a feed has room for; 0 where a part is less than a tenth of its item's sum."""
-    small = parts < parts.sum(axis=1, keepdims=True) * np.float32(0.1)
-    return np.where(small, np.float32(0), parts).astype(np.float64).round(2)
+    """(c, f) rounded, and 0 but for the PARTS greatest of each item."""
+    bar = np.sort(parts, axis=1)[:, -min(PARTS, parts.shape[1]), None]
+    return np.where(parts < bar, np.float32(0), parts).astype(np.float64).round(2)
 
 
 def _listed(pairs: Rows) -> list[list[int]]:
