@@ -23,7 +23,8 @@ from pipeline.sources.fresh import Fresh
 from pipeline.sources.sequence import Sequence
 from pipeline.sources.trending import Trending
 
-# Proposals of a source that says the same to everyone: the second hundred costs a fifth of the time and no recall@10.
+# Proposals of a source that says the same to everyone. A second hundred makes two fifths more candidates to rank; on
+# MovieTweetings it changed recall@10 by nothing, though .03 more of the chosen items were among the candidates.
 SHARED = 100
 
 SOURCES = (
