@@ -1,0 +1,65 @@
+"""Where a batch ends: pure counting, no broker."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from tests.records import Consumed
+from workers.lane import Lane, Limits, _Queue
+from workers.positions import Batch, Stand
+from workers.settings import load
+
+
+def batches(records: list[Consumed], next_: int = 0) -> list[Batch]:
+    """The batches of a queue, one after the other, as if each were applied."""
+    nothing = cast("Any", None)
+    lane = Lane(load(environ={}), "t", "g", nothing, nothing, nothing, Limits(), 1)
+    queue = _Queue(Stand(0, next_), 0)
+    queue.records.extend(records)
+    found = []
+    while (batch := lane._cut(3, queue)) is not None:
+        found.append(batch)
+        queue.stand.next = max(queue.stand.next, batch.next)
+    return found
+
+
+def sizes(records: list[Consumed], next_: int = 0) -> list[int]:
+    return [len(batch.records) for batch in batches(records, next_)]
+
+
+def test_it_ends_at_4096_records() -> None:
+    assert sizes([Consumed(b"u-%d" % (i % 100), offset=i) for i in range(5000)]) == [4096, 904]
+
+
+def test_it_ends_at_1000_users() -> None:
+    assert sizes([Consumed(b"u-%d" % (i // 2), offset=i) for i in range(3000)]) == [2000, 1000]
+
+
+@pytest.mark.parametrize("key", [b"u", None])
+def test_it_ends_at_512_records_of_a_user(key: bytes | None) -> None:
+    others = [Consumed(b"other", offset=i) for i in range(10)]
+    assert sizes([*others, *(Consumed(key, offset=10 + i) for i in range(1100))]) == [522, 512, 76]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(60, [4, 4, 2]), (64, [4, 4, 2]), (65, [3, 3, 3, 1]), (300, [1] * 10)])
+def test_it_ends_at_256_kib_of_a_user(size: int, expected: list[int]) -> None:
+    """One record alone may be larger."""
+    assert sizes([Consumed(b"u", b"x" * size * 1024, offset=i) for i in range(10)]) == expected
+
+
+def test_what_is_announced_again_ends_where_the_rest_begins() -> None:
+    found = batches([Consumed(offset=i) for i in range(2, 9)], next_=5)
+    assert [(b.again, b.expected, b.next) for b in found] == [(True, 2, 5), (False, 5, 9)]
+
+
+def test_a_hole_belongs_to_the_batch_behind_it() -> None:
+    """It is expected where the store stands, whatever offset its first record has."""
+    found = batches([Consumed(offset=i) for i in (4, 5, 8)], next_=3)
+    assert [(b.again, b.expected, b.next) for b in found] == [(False, 3, 9)]
+
+
+def test_a_hole_before_the_rest_begins() -> None:
+    found = batches([Consumed(offset=i) for i in (1, 5, 6)], next_=4)
+    assert [(b.again, b.expected, b.next) for b in found] == [(True, 1, 2), (False, 4, 7)]
