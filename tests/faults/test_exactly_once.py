@@ -100,9 +100,14 @@ def test_zombie(make_settings: MakeSettings, tmp_path: Path) -> None:
     """A worker frozen for two sessions wakes up in the middle of its work: it is refused, and changes nothing."""
 
     async def proof(run: Run) -> None:
-        zombie = run.spawn(**SLOW)
+        zombie = run.spawn(HEADRACE_FAILPOINT_BEFORE_APPLY="pause:1")
         async with run.load():
             await owning_with_lag(run, zombie)
+
+            async def in_the_middle() -> bool:
+                return zombie.logged("fail point before_apply") > 0
+
+            await eventually(in_the_middle)
             zombie.signal(signal.SIGSTOP)
         heir = run.spawn()
 
