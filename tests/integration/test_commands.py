@@ -237,7 +237,7 @@ def test_a_feed_is_explained_beside_the_history(headrace: Settings, capsys: pyte
     assert answer["feed"]["stages"]["dropped"] == {"consumed": 2}
     assert cli.run(["feed", "u-1", "--explain"]) == 0
     said = capsys.readouterr().out
-    for part in ("like", "because of One", "trending #1", "gathered 20, dropped 2 consumed, ranked 18"):
+    for part in ("like", "because of One", "trending#1", "gathered 20, dropped 2 consumed, ranked 18"):
         assert part in said
 
 

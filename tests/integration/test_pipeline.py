@@ -23,6 +23,7 @@ from workers.wire.output import Output
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
+CROWD = 12
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -35,14 +36,15 @@ def running(make_module_settings: MakeSettings) -> Iterator[tuple[Pipeline, Run[
 
 
 async def stock(pipe: Pipeline) -> None:
-    """A catalogue, and a crowd who takes `hit` and then `next`."""
+    """A catalogue, and a crowd who takes something old, then `hit`, then `next`; nobody takes `unseen`."""
     for number in range(6):
         await pipe.publish(f"old-{number}", title=f"Old {number}", published_at=f"2026-01-0{number + 1}T00:00:00Z")
-    await pipe.publish("hit", title="Hit", published_at="2026-01-07T00:00:00Z")
-    await pipe.publish("next", title="Next", published_at="2026-01-07T00:00:00Z")
-    for number in range(8):
-        await pipe.act(f"crowd-{number}", "hit")
-        await pipe.answer(f"crowd-{number}", await pipe.act(f"crowd-{number}", "next"))
+    for item in ("hit", "next", "unseen"):
+        await pipe.publish(item, title=item.title(), published_at="2026-01-07T00:00:00Z")
+    for number in range(CROWD):
+        for item in (f"old-{number % 6}", "hit", "next"):
+            await pipe.act(f"crowd-{number}", item)
+    await pipe.counted("trainer", "learned", 3 * CROWD)
     await pipe.until_shown("early", "hit", "next")
 
 
@@ -135,9 +137,8 @@ def test_a_feed_says_why(running: tuple[Pipeline, Run[Any]]) -> None:
         assert item.propensity == 1
     first = feed.items[0]
     assert (first.item_id, first.because) == ("next", ["hit"])
-    assert {"covisitation", "trending_3d"} <= first.sources.keys()
+    assert {"covisitation", "trending"} <= first.sources.keys()
     assert first.parts["covisitation"] > 0
-    assert sum(first.parts.values()) >= first.score - 0.01  # what speaks against an item is no part
     assert feed.stages.dropped["consumed"] == 1
     assert feed.stages.gathered == feed.stages.ranked + sum(feed.stages.dropped.values())
     assert feed.model.epoch == 1
@@ -145,14 +146,17 @@ def test_a_feed_says_why(running: tuple[Pipeline, Run[Any]]) -> None:
 
 
 def test_a_new_user_is_fed_at_the_first_event(running: tuple[Pipeline, Run[Any]]) -> None:
-    """What is trending comes first, and what is new is there, although nothing is known of the user."""
+    """With what is trending and what is new, although nothing is known of the user."""
     pipe, run = running
     feed = run(pipe.feed("newcomer", "an-item-nobody-knows", "click"))
     assert feed.count == 1
-    assert {item.item_id for item in feed.items[:2]} == {"hit", "next"}
-    sources = {item.item_id: item.sources.keys() for item in feed.items}
-    assert "trending_15m" in sources["hit"]
-    assert sources["old-5"] == {"fresh"}
+    assert most_trending(feed) == {"hit", "next"}
+    assert {item.item_id: item.sources.keys() for item in feed.items}["unseen"] == {"fresh"}
+
+
+def most_trending(feed: Feed) -> set[str]:
+    """What the crowd took, by its rank as trending: in a shop this small the feed's own order is the learner's luck."""
+    return {item.item_id for item in feed.items if item.sources.get("trending", CROWD) <= 2}
 
 
 @pytest.fixture
@@ -174,7 +178,7 @@ def test_a_user_nobody_knows_is_shown_the_default_feed(
     async def kept() -> Feed | None:
         raw = await pipe.store.read_default("home")
         feed = read_feed(raw) if raw else None
-        return feed if feed is not None and {item.item_id for item in feed.items[:2]} == {"hit", "next"} else None
+        return feed if feed is not None and most_trending(feed) == {"hit", "next"} else None
 
     feed = run(eventually(kept))
     assert (feed.user_id, feed.version, feed.count, feed.cause) == ("", 0, 0, None)

@@ -20,6 +20,8 @@ from workers.settings import Settings, SettingsError, load
 
 P = ParamSpec("P")
 
+_WIDE = 240  # columns of an answer that goes to a file or a pipe: its lines are not to be broken
+
 FLAGS = {  # flag -> the setting that it gives
     "prefix": "prefix",
     "broker": "kafka_bootstrap",
@@ -52,7 +54,8 @@ class Shell:
             sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
             sys.stdout.buffer.flush()
         else:
-            console = Console(soft_wrap=not sys.stdout.isatty())
+            terminal = sys.stdout.isatty()
+            console = Console(soft_wrap=not terminal, width=None if terminal else _WIDE)
             for part in readable:
                 console.print(part, highlight=False)
 

@@ -89,18 +89,22 @@ def beside(
     did = Table.grid(padding=(0, 1))
     for deed in list(history)[:ROWS]:
         did.add_row(Text(deed.when, style="dim"), Text(deed.action, style="cyan"), Text(names(deed.item)))
-    left = Panel(did, title=f"what {user} did", title_align="left")
-    right = Panel(listing(feed, names, before, explain=explain), title=title(feed), title_align="left")
+    left = Panel(did, title=f"what {user} did", title_align="left", expand=False)
+    right = Panel(listing(feed, names, before, explain=explain), title=title(feed), title_align="left", expand=False)
     return Columns([left, right])
 
 
-def listing(feed: Feed, names: Names, before: Sequence[str] = (), *, explain: bool = False) -> Table:
+def listing(feed: Feed, names: Names, before: Sequence[str] = (), *, explain: bool = False) -> RenderableType:
     """The feed's items: rank, movement since `before`, title, reason; with `explain` sources and score parts too."""
+    if not feed.items:
+        return Text("nothing to show yet", style="dim")
     table = Table.grid(padding=(0, 1))
+    for no_wrap in (True, True, True, False, False, False)[: 6 if explain else 4]:
+        table.add_column(no_wrap=no_wrap)
     for item in feed.items[: None if explain else ROWS]:
         cells = [Text(str(item.rank), style="dim"), movement(item, before), Text(names(item.item_id)), why(item, names)]
         if explain:
-            cells += [Text(_pairs(item.sources, "{} #{}")), Text(_pairs(item.parts, "{} {:.2f}"), style="dim")]
+            cells += [Text(_pairs(item.sources, "{}#{}")), Text(_pairs(item.parts, "{}={:.2f}"), style="dim")]
         table.add_row(*cells)
     return table
 
@@ -133,8 +137,11 @@ def stages(feed: Feed) -> str:
 
 
 def title(feed: Feed) -> str:
-    """What a feed is, in a few words."""
-    return f"their feed, version {feed.version}" if feed.version else "the feed of strangers"
+    """What a feed is, in a few words, and when the event happened that it answers."""
+    if not feed.version:
+        return "the feed of strangers"
+    since = f", as of {feed.cause.time[:16].replace('T', ' ')}" if feed.cause is not None and feed.cause.time else ""
+    return f"their feed, version {feed.version}{since}"
 
 
 def _figure(name: str, *values: str) -> RenderableType:
@@ -150,4 +157,5 @@ def _ms(value: float) -> str:
 
 
 def _pairs(values: Mapping[str, float], form: str) -> str:
+    """Two spaces between pairs, none within: a line may break only between them."""
     return "  ".join(form.format(name, value) for name, value in values.items())

@@ -55,10 +55,19 @@ def test_reasons_name_history_first_then_the_heaviest_part_then_the_source() -> 
 
 def test_history_stands_beside_the_feed() -> None:
     text = drawn(screen.beside("u", [Deed("like", "c", "10:00")], FEED, name, ["b", "a"], explain=True))
-    for part in ("what u did", "like", "Gamma", "Alpha", "▲1", "covisitation #1", "covisitation 1.50"):
+    for part in ("what u did", "like", "Gamma", "Alpha", "▲1", "covisitation#1", "covisitation=1.50"):
         assert part in text
     line = next(line for line in text.splitlines() if "Alpha" in line)
     assert "Gamma" in line  # side by side, not one below the other
+
+
+def test_what_belongs_together_is_not_broken_at_any_width() -> None:
+    """Titles stay on their line, and a source with its rank; an answer without items says so."""
+    long = replace(FEED.items[0], sources={"sequence": 12, "covisitation": 1, "forward": 20, "trending_6h": 85})
+    text = drawn(screen.listing(replace(FEED, items=[long]), lambda _: "Alpha and Omega", explain=True), 80)
+    for part in ("Alpha and Omega", "sequence#12", "covisitation#1", "forward#20", "trending_6h#85"):
+        assert part in text
+    assert drawn(screen.listing(replace(FEED, items=[]), name)).strip() == "nothing to show yet"
 
 
 def test_markup_in_titles_is_text() -> None:
@@ -71,6 +80,8 @@ def test_the_stages_are_a_line() -> None:
 
 def test_the_feed_of_strangers_is_called_so() -> None:
     assert screen.title(replace(FEED, version=0, cause=None)) == "the feed of strangers"
+    cause = FeedCause("e", "2026-11-22T05:10:11.123Z", "events/0/6")
+    assert screen.title(replace(FEED, cause=cause)) == "their feed, version 7, as of 2026-11-22 05:10"
 
 
 def test_the_dashboard_shows_figures_with_and_without_a_user() -> None:
