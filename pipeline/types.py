@@ -38,10 +38,15 @@ PROFILE = 8  # replaces the attributes
 FORGETS = 16  # erases the user
 
 
-@lru_cache(maxsize=1 << 20)
-def hash_id(text: str) -> int:
+def hash_of(text: str) -> int:
     """Hash an id: BLAKE2b with an 8-byte digest, little-endian, of the UTF-8 text; 0 becomes 1 (0 means "none")."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") or 1
+
+
+@lru_cache(maxsize=1 << 20)
+def hash_id(text: str) -> int:
+    """`hash_of`, remembered."""
+    return hash_of(text)
 
 
 @dataclass(frozen=True, slots=True)

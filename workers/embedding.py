@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import structlog
@@ -12,7 +13,7 @@ import structlog
 from pipeline.embedding import compose
 from pipeline.model import Model
 from pipeline.state import Advanced, Outcome, Users, advance, stamp
-from pipeline.types import FORGETS, POSITIVE, Events, Mask, hash_id
+from pipeline.types import FORGETS, POSITIVE, Events, Mask
 from workers.positions import Batch, Result
 from workers.settings import Settings
 from workers.store import Store, UserRead, Write
@@ -167,7 +168,8 @@ class EmbeddingHandler:
         """What to store and to say of each user that the batch changed."""
         writes: list[Write] = []
         outputs: list[Output] = []
-        forgotten = advanced.forgotten_version > users.forgotten_version
+        forgotten = (advanced.forgotten_version > users.forgotten_version).tolist()
+        evicted = _evicted(advanced)
         state_key, ttl = self._store.state_key, self._store.state_ttl_s
         for i, user in enumerate(read.users):
             if forgotten[i]:
@@ -176,8 +178,7 @@ class EmbeddingHandler:
                 outputs.append(self._tombstone(batch.partition, user, marker))
             if fresh[i]:
                 writes.append(Write(state_key(batch.partition, user), ttl, blobs[i]))
-                evicted = _evicted(advanced, i)
-                outputs.append(self._state(batch.partition, user, blobs[i], evicted, fresh[i], read))
+                outputs.append(self._state(batch.partition, user, blobs[i], evicted[i], fresh[i], read))
         return writes, outputs
 
     def _advanced(self, batch: Batch, read: EventBatch, users: Users, now: int) -> tuple[Advanced, EventBatch]:
@@ -238,14 +239,9 @@ class EmbeddingHandler:
     def _state(
         self, partition: int, user: str, blob: bytes, evicted: bytes | None, fresh: list[int], read: EventBatch
     ) -> Output:
-        refreshing = [i for i in fresh if read.refreshes[i]]
-        record = StateRecord(
-            blob=blob,
-            evicted=evicted,
-            fresh=[read.fresh(i) for i in fresh],
-            refresh=bool(refreshing),
-            cause=read.cause(refreshing[-1]) if refreshing else None,
-        )
+        events, refreshes = read.fresh, read.refreshes
+        cause = next((read.cause(i) for i in reversed(fresh) if refreshes[i]), None)
+        record = StateRecord(blob, evicted, [events[i] for i in fresh], cause is not None, cause)
         return Output(self._states_topic, user.encode(), encode_state(record), [], partition)
 
     def _tombstone(self, partition: int, user: str, marker: Marker) -> Output:
@@ -297,11 +293,11 @@ def _first_of_its_id(events: Events) -> Mask:
     return first
 
 
-def _evicted(advanced: Advanced, user: int) -> bytes:
-    of_user = slice(int(advanced.evicted_start[user]), int(advanced.evicted_start[user + 1]))
-    return pack_ring(
-        advanced.evicted_items[of_user], advanced.evicted_times[of_user], advanced.evicted_actions[of_user]
-    )
+def _evicted(advanced: Advanced) -> list[bytes]:
+    """What the batch pushed out of each user's ring, packed; most often nothing."""
+    items, times, actions = advanced.evicted_items, advanced.evicted_times, advanced.evicted_actions
+    bounds = pairwise(advanced.evicted_start.tolist())
+    return [pack_ring(items[i:j], times[i:j], actions[i:j]) if i < j else b"" for i, j in bounds]
 
 
 def _markers(read: EventBatch, advanced: Advanced) -> dict[str, Marker]:
@@ -318,10 +314,9 @@ def _recent(read: EventBatch, applied: Mask) -> bytes:
     wanted = np.flatnonzero(applied & ((events.effect & (POSITIVE | FORGETS)) != 0))
     if not len(wanted):
         return b""
-    users = np.array([hash_id(user) for user in read.users], np.uint64)
     return pack_recent(
         offsets=events.offset[wanted],
-        users=users[events.user[wanted]],
+        users=read.user_hashes[events.user[wanted]],
         items=np.where(events.effect[wanted] & FORGETS, 0, events.item[wanted]).astype(np.uint64),
         times=np.maximum(events.time[wanted] // 1000, 0).astype(np.uint32),
         actions=events.action[wanted],

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, codec
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
@@ -35,6 +35,8 @@ _BATCH = 512 * 1024  # bytes: of a record batch of our own
 _REQUEST_TIMEOUT_MS = 40_000
 _PROBE_TIMEOUT_MS = 5_000  # while waiting for a broker a dead connection is given up sooner
 _METADATA_AGE_MS = 30_000
+# The client asks for level 9, Java's clients for none: 8 us for a `states` record instead of 0.6, and 2 % fewer bytes.
+_LZ4_LEVEL = 1
 _FOR_EVER_MS = 1_000_000_000  # an idle standby must not leave its group; the lane has a watchdog of its own
 _LONGEST_WAIT_S = 1.0
 _TOPIC_WITHIN_S = 10.0
@@ -123,6 +125,7 @@ async def start_producer(settings: Settings) -> AIOKafkaProducer:
     broker = await wait_for_broker(settings)
     if not broker.idempotent:
         _say_not_idempotent(settings.kafka.bootstrap)
+    codec.lz4_encode.__defaults__ = (_LZ4_LEVEL,)  # there is no setting for it
     producer = AIOKafkaProducer(
         bootstrap_servers=settings.kafka.bootstrap,
         client_id=settings.prefix,

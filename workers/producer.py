@@ -68,18 +68,15 @@ class Producer:
         open_batches: dict[tuple[str, int], Any] = {}
         pending = []
         for output in outputs:
-            target = (output.topic, await self._partition(output))
+            partition = await self._home(output) if output.partition is None else output.partition
+            target = output.topic, partition
             _check_size(output)
             batch = open_batches.get(target)
-            headers = output.headers
-            if (
-                batch is None
-                or batch.append(timestamp=None, key=output.key, value=output.value, headers=headers) is None
-            ):
+            if batch is None or not _append(batch, output):
                 if batch is not None:  # it is full
                     pending.append(await self._submit_batch(batch, target))
                 batch = open_batches[target] = self._client.create_batch()
-                if batch.append(timestamp=None, key=output.key, value=output.value, headers=headers) is None:
+                if not _append(batch, output):
                     raise ProduceError(f"produce: a record for {output.topic} does not fit an empty batch")
             self.sent += 1
         for target, batch in open_batches.items():
@@ -92,16 +89,22 @@ class Producer:
         future: asyncio.Future[Any] = await self._client.send_batch(batch, target[0], partition=target[1])
         return future
 
-    async def _partition(self, output: Output) -> int:
-        if output.partition is not None:
-            return output.partition
+    async def _home(self, output: Output) -> int:
+        """The partition that the output's key belongs to."""
         count = self._partitions.get(output.topic)
         if count is None:
             count = self._partitions[output.topic] = len(await self._client.partitions_for(output.topic))
         return partition_of(output.key or b"", count, self._settings.partitioner)
 
 
+def _append(batch: Any, output: Output) -> bool:
+    """False when the batch is full."""
+    return batch.append(timestamp=None, key=output.key, value=output.value, headers=output.headers) is not None
+
+
 def _check_size(output: Output) -> None:
-    size = len(output.key or b"") + len(output.value or b"") + sum(len(k) + len(v or b"") for k, v in output.headers)
+    size = len(output.key or b"") + len(output.value or b"")
+    if output.headers:
+        size += sum(len(name) + len(value or b"") for name, value in output.headers)
     if size > LARGEST_RECORD:
         raise ProduceError(f"produce to {output.topic}: a record of {size} bytes; at most {LARGEST_RECORD} are taken")

@@ -61,6 +61,8 @@ class Bench:
                 settings, figures = self._embedded(SMALL, partitions)
                 if "embedding" in parts:
                     yield Row("embedding", f"{SMALL.users:,} users", partitions, figures)
+                    enveloped = self._embedded(SMALL, partitions, bare=False)[1]
+                    yield Row("embedding", f"{SMALL.users:,} users, CloudEvents", partitions, enveloped)
                 yield from self._answers(parts, settings, SMALL, partitions)
             if "retrieval" in parts:
                 settings, _ = self._embedded(WIDE, partitions)
@@ -83,12 +85,19 @@ class Bench:
             self._trained[of.items] = settings, figures
         return self._trained[of.items]
 
-    def _embedded(self, of: Load, partitions: int) -> tuple[Settings, dict[str, Any]]:
-        model = self._school(of)[0]
-        return self._drained(of, partitions, f"bench-{of.users}-{of.items}-{partitions}", model=model)
+    def _embedded(self, of: Load, partitions: int, *, bare: bool = True) -> tuple[Settings, dict[str, Any]]:
+        prefix = f"bench-{of.users}-{of.items}-{partitions}{'' if bare else '-ce'}"
+        return self._drained(of, partitions, prefix, model=self._school(of)[0], bare=bare)
 
     def _drained(
-        self, of: Load, partitions: int, prefix: str, model: Settings | None = None, seed: int = 1
+        self,
+        of: Load,
+        partitions: int,
+        prefix: str,
+        *,
+        model: Settings | None = None,
+        seed: int = 1,
+        bare: bool = True,
     ) -> tuple[Settings, dict[str, Any]]:
         """A backlog, drained by an embedding worker; with `model` it starts with the model that is there."""
         flags = {"kafka_bootstrap": self._on.bootstrap, "store_url": self._on.store_url, "kafka_partitions": partitions}
@@ -96,7 +105,7 @@ class Bench:
         asyncio.run(prepare(settings))
         if model is not None:
             asyncio.run(copy(model, settings, "model"))
-        asyncio.run(backlog(settings, Load(of.users, of.items, seed).events(EVENTS, prefix)))
+        asyncio.run(backlog(settings, Load(of.users, of.items, seed).events(EVENTS, prefix), bare=bare))
         return settings, self._measure("embedding", settings, EVENTS)
 
     def _measure(self, role: str, settings: Settings, records: int) -> dict[str, Any]:

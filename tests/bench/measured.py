@@ -8,7 +8,6 @@ What it counts begins when a fifth of the records is behind it: kernels are comp
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import resource
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 import uvloop
 
 from tests.bench.steps import Steps
-from workers.roles import Process, hosted
+from workers.roles import Process, calm_the_collector, hosted
 from workers.settings import load
 
 WARM = 0.2
@@ -57,8 +56,8 @@ async def drain(role: str, records: int) -> dict[str, Any]:
     steps = Steps(role)
     async with hosted(load(), [role]) as process:
         await process.ready()
+        calm_the_collector()
         begun = await reached(process, role, steps, int(records * WARM))
-        gc.collect()
         ended = await reached(process, role, steps, records)
         stats = process.stats()[role]
     made, cpu = ended.made - begun.made, ended.cpu - begun.cpu

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
+import msgspec
+
 from workers import topics
 from workers.importers.dataset import Data
 from workers.importers.play import encode
@@ -28,9 +30,18 @@ async def prepare(settings: Settings) -> None:
         await store.close()
 
 
-async def backlog(settings: Settings, events: Iterable[Data]) -> None:
-    """Write events, as a producer of ours does."""
-    await write(settings, (encode(settings, ("event", data)) for data in events))
+async def backlog(settings: Settings, events: Iterable[Data], *, bare: bool = True) -> None:
+    """Write events: bare JSON as most producers do, or in CloudEvents' binary mode, seven headers each, as ours do."""
+    write_one = _bare if bare else _binary
+    await write(settings, (write_one(settings, data) for data in events))
+
+
+def _bare(settings: Settings, data: Data) -> Output:
+    return Output(settings.topic("events"), data["user_id"].encode(), msgspec.json.encode(data))
+
+
+def _binary(settings: Settings, data: Data) -> Output:
+    return encode(settings, ("event", data))
 
 
 async def copy(source: Settings, target: Settings, dataset: str) -> None:

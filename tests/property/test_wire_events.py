@@ -130,7 +130,7 @@ def test_every_record_is_an_event_or_bad_or_astray(given_: list[Consumed]) -> No
     batch = read_events(given_, RULES, 0, NOW)
     assert len(batch.events) + len(batch.bad) + len(batch.astray) == len(given_)
     owners = [batch.users[row] for row in batch.events.user]
-    assert owners == [json.loads(data)["user_id"] for data in batch.data]
+    assert owners == [json.loads(event.data)["user_id"] for event in batch.fresh]
     assert sorted(set(owners)) == sorted(batch.users)
     for bad in batch.bad:
         assert bad.stage in ("decode", "validate")
@@ -198,7 +198,7 @@ def test_a_stray_arrives_as_the_same_event(data: EventData) -> None:
     assert sent.partition == home
     arrived = read_events([Consumed(sent.key, sent.value, sent.headers)], RULES, home, NOW)
     before = read_event(Consumed(key, value, headers), RULES, NOW)
-    assert arrived.data == [before.raw]
+    assert [event.data for event in arrived.fresh] == [before.raw]
     assert arrived.events.time.tolist() == [before.time_ms]
     if before.id:
         assert arrived.events.id.tolist() == [hash_id(before.id)]

@@ -25,7 +25,6 @@ from workers.wire.event_data import (
     write_data,
     write_event,
 )
-from workers.wire.ids import user_key
 from workers.wire.output import Output, Record, place
 from workers.wire.rules import Rules
 from workers.wire.times import parse_time, rfc3339
@@ -69,7 +68,8 @@ def read_events(records: Sequence[Record], rules: Rules, partition: int, now_ms:
             user = event.data.user_id
             row = rows.get(user)
             if row is None:
-                row = rows[user] = batch.row(user) if rules.partition(user_key(user)) == partition else _ASTRAY
+                home = event.home
+                row = rows[user] = batch.row(user, home.hash) if home.partition == partition else _ASTRAY
             if row == _ASTRAY:
                 astray.append(_reroute(record, event, rules))
             else:
@@ -86,7 +86,8 @@ def _read(record: Record, rules: Rules, first: int, last: int) -> Event:
         raise InvalidError(f"{name}: found null; send the user id as key and the event as value")
     envelope = unwrap(record, value)
     data = read_data(envelope.data)
-    if user_key(data.user_id) != key:
+    home = rules.home(data.user_id)
+    if home.key != key:
         raise InvalidError(f"key: expected the user id {shown(data.user_id)}, found {shown(key)}; send it as the key")
     item = check_data(data)
     meaning = rules.meaning(data.action, data.value)
@@ -97,7 +98,7 @@ def _read(record: Record, rules: Rules, first: int, last: int) -> Event:
         raise _out_of_window(time, rules, first, last)
     id_ = data.event_id or envelope.event_id()
     attributes = _attributes(data) if meaning.effect & PROFILE else b""
-    return Event(data, envelope, time, id_, item, meaning, attributes)
+    return Event(data, envelope, home, time, id_, item, meaning, attributes)
 
 
 def _time(data: EventData, envelope: Envelope, record: Record) -> int:
@@ -123,8 +124,7 @@ def _out_of_window(time: int, rules: Rules, first: int, last: int) -> InvalidErr
 
 def _reroute(record: Record, event: Event, rules: Rules) -> Output:
     """`record` in binary mode for the partition of its key. Raises InvalidError when it was re-routed before."""
-    key, envelope, was = record.key or b"", event.envelope, place(record)
-    to = rules.partition(key)
+    envelope, was, to = event.envelope, place(record), event.home.partition
     if envelope.rerouted:
         raise InvalidError(
             f"partition: expected {to} for this key, found {record.partition}, re-routed before; "
@@ -136,4 +136,4 @@ def _reroute(record: Record, event: Event, rules: Rules) -> Output:
         id_, source = event.data.event_id or was, envelope.source or SOURCE
     headers = binary_headers(id_, source, TYPE, event.time_ms, event.data.user_id)
     headers += trace_headers(envelope.traceparent, envelope.tracestate)
-    return Output(rules.topic, key, envelope.data, [*headers, (REROUTED, was.encode())], to)
+    return Output(rules.topic, event.home.key, envelope.data, [*headers, (REROUTED, was.encode())], to)

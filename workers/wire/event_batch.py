@@ -9,15 +9,16 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from pipeline.types import Events, Mask
+from pipeline.types import U64, Events
 from workers.wire.dead_letter import BadRecord
 from workers.wire.envelope import Envelope
 from workers.wire.event_data import EventData
 from workers.wire.ids import event_hashes, is_id
 from workers.wire.output import Output, Record, place
-from workers.wire.rules import Meaning
+from workers.wire.rules import Home, Meaning
 from workers.wire.state import Cause, Fresh
 
+_UNTRACED = (None, None)
 _UNPRINTABLE = "(not a name)"  # counts the unknown actions whose name must not reach a log or a label
 
 
@@ -26,6 +27,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
     data: EventData
     envelope: Envelope
+    home: Home
     time_ms: int
     id: str  # the text that is hashed; "" = none: not deduplicated
     item: int  # hash, 0 = the event names none
@@ -43,9 +45,10 @@ class EventBatch:
     """What a batch of records of one partition holds: m events of n users, and the records that are none."""
 
     users: list[str]  # n, unique, in order of first appearance
+    user_hashes: U64  # (n,)
     events: Events  # m
-    refreshes: Mask  # (m,)
-    data: list[bytes]  # m data objects as received
+    refreshes: list[bool]  # m
+    fresh: list[Fresh]  # m, the events as `states` tells of them
     ids: list[str]  # m, as producers gave them, "" = none
     traces: dict[int, tuple[str | None, str | None]]  # event -> traceparent, tracestate, where there is one
     positions: list[int]  # m, index of the event's record
@@ -65,23 +68,19 @@ class EventBatch:
 
     def cause(self, at: int) -> Cause:
         """Event `at` as the cause of a feed."""
-        record, trace = self.record(at), self.traces.get(at, (None, None))
-        return Cause(self.ids[at] or place(record), int(self.events.time[at]), *trace, record.offset)
-
-    def fresh(self, at: int) -> Fresh:
-        """Event `at` as `states` tells of it."""
-        events = self.events
-        return Fresh(int(events.offset[at]), int(events.time[at]), int(events.id[at]), self.data[at])
+        event, trace = self.fresh[at], self.traces.get(at, _UNTRACED)
+        return Cause(self.ids[at] or place(self.record(at)), event.time_ms, *trace, event.offset)
 
 
 class Columns:
     """The events of a batch while it is read. Only what is needed later is kept: memory is what the loop waits for."""
 
     __slots__ = ("attributes", "data", "hashed", "ids", "items", "meanings", "owners", "positions", "times", "traces",
-                 "unknown", "users")  # fmt: skip
+                 "unknown", "user_hashes", "users")  # fmt: skip
 
     def __init__(self) -> None:
         self.users: list[str] = []
+        self.user_hashes: list[int] = []
         self.owners: list[int] = []
         self.positions: list[int] = []
         self.times: list[int] = []
@@ -94,9 +93,10 @@ class Columns:
         self.traces: dict[int, tuple[str | None, str | None]] = {}
         self.unknown: Counter[str] = Counter()
 
-    def row(self, user: str) -> int:
+    def row(self, user: str, hashed: int) -> int:
         """The row of a user new to the batch."""
         self.users.append(user)
+        self.user_hashes.append(hashed)
         return len(self.users) - 1
 
     def add(self, event: Event, row: int, at: int) -> None:
@@ -120,18 +120,22 @@ class Columns:
 
     def done(self, records: Sequence[Record], bad: list[BadRecord], astray: list[Output]) -> EventBatch:
         """The batch as arrays."""
+        offsets = [records[at].offset for at in self.positions]
+        ids = event_hashes(self.hashed)
         events = Events(
             user=np.array(self.owners, np.int64),
-            offset=np.array([records[at].offset for at in self.positions], np.int64),
+            offset=np.array(offsets, np.int64),
             time=np.array(self.times, np.int64),
             item=np.array(self.items, np.uint64),
-            id=event_hashes(self.hashed),
+            id=ids,
             action=np.array([meaning.code for meaning in self.meanings], np.uint8),
             effect=np.array([meaning.effect for meaning in self.meanings], np.uint8),
             attributes=self.attributes,
         )
-        refreshes = np.array([meaning.refreshes for meaning in self.meanings], np.bool_)
+        refreshes = [meaning.refreshes for meaning in self.meanings]
+        fresh = list(map(Fresh, offsets, self.times, ids.tolist(), self.data))
+        hashes = np.array(self.user_hashes, np.uint64)
         return EventBatch(
-            self.users, events, refreshes, self.data, self.ids, self.traces, self.positions,
+            self.users, hashes, events, refreshes, fresh, self.ids, self.traces, self.positions,
             records, bad, astray, dict(self.unknown),
         )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 from msgspec import Meta
 
-from pipeline.types import U64, hash_id
+from pipeline.types import U64, hash_of
 from workers.wire.errors import InvalidError, UnreadableError, shown
 
 PATTERN = "^[A-Za-z0-9_.:@/+=-]{1,128}$"
@@ -39,12 +39,11 @@ def check_id(text: str, name: str) -> None:
 def item_hash(item_id: str) -> int:
     """The hash of an item's id, checked once and remembered. Raises InvalidError (which is not remembered)."""
     check_id(item_id, "item_id")
-    return hash_id.__wrapped__(item_id)
+    return hash_of(item_id)
 
 
-@lru_cache(maxsize=1 << 17)
 def user_key(user_id: str) -> bytes:
-    """The key of a user's records; checked and remembered as in `item_hash`."""
+    """The key of a user's records. Raises InvalidError."""
     check_id(user_id, "user_id")
     return user_id.encode()
 
@@ -55,7 +54,7 @@ def is_event_id(text: str) -> bool:
 
 
 def event_hashes(event_ids: Sequence[str]) -> U64:
-    """(m,) hashes of events' ids as `hash_id` makes them, 0 for "" (none). Not remembered: an event is met once."""
+    """(m,) hashes of events' ids as `hash_of` makes them, 0 for "" (none). Not remembered: an event is met once."""
     digests = [blake2b(text.encode(), digest_size=8).digest() if text else _NONE for text in event_ids]
     hashes = np.frombuffer(bytearray(b"".join(digests)), "<u8").astype(np.uint64, copy=False)
     for at in np.flatnonzero(hashes == 0).tolist():

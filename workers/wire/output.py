@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 Headers = list[tuple[str, bytes]]  # as we make them
 # As they come: Kafka allows a header without a value, and a dead letter keeps what it was given.
@@ -36,14 +37,13 @@ class Record(Protocol):
     def headers(self) -> GivenHeaders: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(msgspec.Struct, frozen=True, gc=False):
     """A record to be sent. `partition` None: where the key belongs."""
 
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: GivenHeaders = field(default_factory=list)
+    headers: GivenHeaders = ()
     partition: int | None = None
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
-from pipeline.types import BLOCKS, CONSUMES, FORGETS, POSITIVE, PROFILE
+import msgspec
+
+from pipeline.types import BLOCKS, CONSUMES, FORGETS, POSITIVE, PROFILE, hash_of
 from workers.settings import Action, Settings, SettingsError
+from workers.wire.ids import user_key
 from workers.wire.partition import partition_of
 from workers.wire.times import DAY_MS, END_MS
 
 OLDEST_MS = 30 * DAY_MS  # behind now, under clock = wall
 NEWEST_MS = 5 * 60_000  # ahead of now
+
+_KNOWN = 1 << 17  # users of whom a process keeps the Home
 
 _NAMELESS = {"impression": 0, "profile": PROFILE, "forget": FORGETS}  # need no item, and this is all they do
 
@@ -31,6 +36,14 @@ class Meaning:
 UNKNOWN = Meaning("", 0, 0, refreshes=False, names_item=False)
 
 
+class Home(msgspec.Struct, frozen=True, gc=False):
+    """Where a user's records belong."""
+
+    key: bytes
+    partition: int
+    hash: int  # of the user's id
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How events of a prefix are read."""
@@ -41,6 +54,7 @@ class Rules:
     partitions: int
     rating_threshold: float
     meanings: Mapping[str, Meaning]  # by name and alias
+    _homes: dict[str, Home] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -70,6 +84,16 @@ class Rules:
     def partition(self, key: bytes) -> int:
         """The partition that `key` belongs to."""
         return partition_of(key, self.partitions, self.partitioner)
+
+    def home(self, user_id: str) -> Home:
+        """Where the records of `user_id` belong, made once. Raises InvalidError, and does not remember it."""
+        home = self._homes.get(user_id)
+        if home is None:
+            key = user_key(user_id)
+            if len(self._homes) >= _KNOWN:
+                self._homes.clear()
+            home = self._homes[user_id] = Home(key, self.partition(key), hash_of(user_id))
+        return home
 
 
 def _meanings(actions: Mapping[str, Action]) -> dict[str, Meaning]:

@@ -16,6 +16,7 @@ from tests.records import NOW, Consumed
 from workers.settings import Action, Kafka, Settings, SettingsError
 from workers.wire.errors import InvalidError, UnreadableError, WireError
 from workers.wire.event import EventBatch, EventData, Rules, read_data, read_event, read_events, write_event
+from workers.wire.rules import Home
 from workers.wire.state import Cause, Fresh
 
 DAY = 86_400_000
@@ -76,7 +77,7 @@ def test_actions(action: str, value: float | None, code: int, effect: int, refre
     read = batch(record(action=action, value=value))
     assert read.bad == []
     assert (read.events.action.tolist(), read.events.effect.tolist()) == ([code], [effect])
-    assert read.refreshes.tolist() == [refreshes]
+    assert read.refreshes == [refreshes]
     assert read.events.item.tolist() == [hash_id("i-77")]
 
 
@@ -304,7 +305,7 @@ def test_keys(key: bytes | None, value: bytes | None, reason: str) -> None:
 def test_unknown_fields_and_nulls_are_ignored_and_travel_on() -> None:
     sent = record(colour={"deep": [1, None]}, value=None, items=None, context=None, attributes=None)
     read = batch(sent)
-    assert read.data == [sent.value]
+    assert [event.data for event in read.fresh] == [sent.value]
 
 
 def test_largest_float32_is_a_value() -> None:
@@ -343,13 +344,36 @@ def test_a_batch_as_arrays() -> None:
     assert events.item.tolist() == [hash_id("i-77"), hash_id("i-2"), hash_id("i-77"), hash_id("i-77")]
     assert events.attributes == [b'{"market":"AT"}']
     assert read.positions == [0, 2, 3, 4]
-    assert read.data == [records[at].value for at in read.positions]
+    assert [event.data for event in read.fresh] == [records[at].value for at in read.positions]
     assert [(bad.record.offset, bad.stage, bad.exception) for bad in read.bad] == [
         (11, "decode", "UnreadableError"),
         (17, "validate", "InvalidError"),
     ]
     assert read.last_offset == 17
-    assert read.fresh(0) == Fresh(10, NOW - 5, hash_id("e1"), records[0].value or b"")
+    assert read.fresh[0] == Fresh(10, NOW - 5, hash_id("e1"), records[0].value or b"")
+
+
+def test_users_have_their_hashes() -> None:
+    ours = [user for user in (f"u-{n}" for n in range(100)) if RULES.home(user).partition == HOME][:3]
+    read = batch(*(Consumed(value=body(user_id=user), key=user.encode(), partition=HOME) for user in [*ours, ours[0]]))
+    assert read.users == ours
+    assert read.user_hashes.tolist() == [hash_id(user) for user in ours]
+
+
+def test_a_home_is_made_once_and_the_wrong_ones_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.wire.rules._KNOWN", 2)
+    rules = Rules.of(Settings())
+    home = rules.home("u-1")
+    assert home == Home(b"u-1", rules.partition(b"u-1"), hash_id("u-1"))
+    assert rules.home("u-1") is home
+    for user in ("", "u 1", "u" * 129):
+        with pytest.raises(InvalidError, match="user_id"):
+            rules.home(user)
+    assert rules.home("u-1") is home
+    for user in ("u-2", "u-3"):  # one more than are kept
+        rules.home(user)
+    again = rules.home("u-1")
+    assert (again == home, again is home) == (True, False)
 
 
 def test_arrays_have_the_types_that_kernels_take() -> None:
@@ -366,12 +390,12 @@ def test_arrays_have_the_types_that_kernels_take() -> None:
         ]
         assert [str(column.dtype) for column in types] == ["int64"] * 3 + ["uint64"] * 2 + ["uint8"] * 2
         assert all(column.flags.writeable and column.flags.c_contiguous for column in types)
-        assert read.refreshes.dtype == np.bool_
+        assert read.user_hashes.dtype == np.uint64
 
 
 def test_nothing_is_a_batch() -> None:
     read = batch()
-    assert (read.users, read.data, read.bad, read.astray, read.unknown, read.last_offset) == ([], [], [], [], {}, -1)
+    assert (read.users, read.fresh, read.bad, read.astray, read.unknown, read.last_offset) == ([], [], [], [], {}, -1)
     assert len(read.events) == 0
 
 
@@ -489,7 +513,7 @@ def test_what_readers_would_refuse_is_not_written(plain: dict[str, Any]) -> None
 
 
 def test_read_data_reads_what_was_fresh() -> None:
-    data = read_data(batch(record(value=2)).data[0])
+    data = read_data(batch(record(value=2)).fresh[0].data)
     assert (data.item_id, data.action, data.value) == ("i-77", "click", 2.0)
     with pytest.raises(UnreadableError):
         read_data(b"{")
