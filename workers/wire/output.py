@@ -43,7 +43,7 @@ class Output(msgspec.Struct, frozen=True, gc=False):
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: GivenHeaders = ()
+    headers: GivenHeaders = []  # a list of its own for each
     partition: int | None = None
 
 
