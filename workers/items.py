@@ -13,7 +13,7 @@ from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.model.rows import ItemRows
 from pipeline.types import hash_id
-from workers.replica import Follower
+from workers.replica import GATHER_MS, Follower
 from workers.settings import Settings
 from workers.wire.catalog import Gravestone, read_catalog
 from workers.wire.errors import WireError
@@ -30,9 +30,9 @@ class ItemReplica:
         self.model = Model(self.rows, settings.model.dimension)
         self.catalog = Catalog(self.rows, unlisted=settings.feed.unlisted)
         self.counts: Counter[str] = Counter()
-        self.parts = [Follower(settings, settings.topic("model"), self.on_model)]
+        self.parts = [Follower(settings, settings.topic("model"), self.on_model, gather_ms=GATHER_MS)]
         if catalog:
-            self.parts.append(Follower(settings, settings.topic("catalog"), self.on_catalog))
+            self.parts.append(Follower(settings, settings.topic("catalog"), self.on_catalog, gather_ms=GATHER_MS))
 
     async def caught_up(self) -> None:
         """Wait until every topic has been followed to where it stood at the start."""

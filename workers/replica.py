@@ -20,10 +20,13 @@ from workers.settings import Settings
 
 log = structlog.get_logger()
 
+GATHER_MS = 100  # for what nobody waits for
+
 _SLICE_S = 0.002  # of a shared loop: following a backlog must not hold feeds up
 _POLL_MS = 500
 _POLL_RECORDS = 4000
-_FEWEST_AT_ONCE, _MOST_AT_ONCE = 64, 1000
+_GATHERED = 256 * 1024  # bytes that are worth a fetch of their own
+_MOST_AT_ONCE = 1000
 
 OnRecords = Callable[[Sequence[Any]], None]
 
@@ -31,8 +34,8 @@ OnRecords = Callable[[Sequence[Any]], None]
 class Follower:
     """Hands every record of `topic` from `start` on to `on_records`, in log order within a partition.
 
-    A call takes about 2 ms, but it gets at least 64 records if there are as many: calls cost something in themselves.
-    `on_records` must not raise for bad input: it counts and goes on. What it raises ends the follower, and the process.
+    A call gets as many as take about 2 ms, but not less than `fewest` if there are as many. `on_records` must not raise
+    for bad input: it counts and goes on. What it raises ends the follower, and the process.
     """
 
     def __init__(
@@ -43,7 +46,8 @@ class Follower:
         start: Mapping[int, int] | None = None,
         *,
         at_end: bool = False,  # begin behind what is there
-        every_s: float = 0.0,  # look no more often than this: what comes one by one is then handed over together
+        fewest: int = 8,  # records that are worth a call of their own
+        gather_ms: int = 0,  # records may wait so long at the broker, to come together: a fetch costs half a ms
     ) -> None:
         self.topic = topic
         self.caught_up = asyncio.Event()
@@ -51,8 +55,9 @@ class Follower:
         self.skipped = 0  # offsets before the log's start: retention or compaction took them
         self._settings = settings
         self._on_records = on_records
-        self._every_s = every_s
-        self._run = _FEWEST_AT_ONCE  # records a call
+        self._fetch = {"fetch_max_wait_ms": gather_ms, "fetch_min_bytes": _GATHERED} if gather_ms else {}
+        self._fewest = fewest
+        self._run = fewest  # records a call
         self._start = dict(start or {})
         self._at_end = at_end
         self._consumer: Any = None
@@ -62,7 +67,7 @@ class Follower:
 
     async def run(self) -> None:
         """Follow until `stop`."""
-        self._consumer = await kafka.start_consumer(self._settings, group=None)
+        self._consumer = await kafka.start_consumer(self._settings, group=None, **self._fetch)
         try:
             await self._begin()
             while not self._stopping:
@@ -115,8 +120,6 @@ class Follower:
                 self._positions[partition] = await self._consumer.position(TopicPartition(self.topic, partition))
         if not self.caught_up.is_set():
             self._look_whether_caught_up()
-        elif self._every_s:
-            await asyncio.sleep(self._every_s)
 
     async def _hand_over(self, records: Sequence[Any]) -> None:
         at = 0
@@ -125,7 +128,7 @@ class Follower:
             self._on_records(records[at : at + self._run])
             at += self._run
             slow = time.perf_counter() - begun > _SLICE_S
-            self._run = max(_FEWEST_AT_ONCE, self._run // 2) if slow else min(_MOST_AT_ONCE, self._run * 2)
+            self._run = max(self._fewest, self._run // 2) if slow else min(_MOST_AT_ONCE, self._run * 2)
             await asyncio.sleep(0)
 
     async def _restart(self, tps: list[TopicPartition]) -> None:

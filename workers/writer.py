@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -18,7 +18,7 @@ import structlog
 from workers.app import Part
 from workers.election import Election
 from workers.producer import Producer
-from workers.replica import Follower, OnRecords
+from workers.replica import GATHER_MS, Follower
 from workers.settings import Settings
 from workers.trainer import Deposed, TrainerCore
 from workers.wire.output import Output
@@ -30,6 +30,7 @@ _POLL_S = 0.02
 _LOOK_EVERY_S = (
     0.05  # nobody waits for the trainer: a call for many records costs little more than one for a single one
 )
+_LESSONS = 64  # records that are worth a call of the learner: it costs a millisecond in itself
 _SLICE = 64  # records made before others have their turn
 
 
@@ -68,8 +69,8 @@ class ModelWriter:
 
     async def _term(self) -> None:
         core = self.core
-        model = self._follower("model", core.on_model)
-        catalog = self._follower("catalog", core.on_catalog)
+        model = Follower(self._settings, self._settings.topic("model"), core.on_model, gather_ms=GATHER_MS)
+        catalog = Follower(self._settings, self._settings.topic("catalog"), core.on_catalog, gather_ms=GATHER_MS)
         async with _running([model, catalog]) as failed:
             if not await self._wait(failed, model.caught_up.wait(), catalog.caught_up.wait()):
                 return
@@ -85,7 +86,8 @@ class ModelWriter:
 
     async def _write(self, core: TrainerCore, deposed: asyncio.Future[None]) -> None:
         """Learn from `states` and publish, until deposed or stopped."""
-        self._states = self._follower("states", core.on_states, core.positions)
+        topic, start = self._settings.topic("states"), core.positions
+        self._states = Follower(self._settings, topic, core.on_states, start, fewest=_LESSONS, gather_ms=GATHER_MS)
         checkpoint_at = time.monotonic() + self._settings.model.checkpoint_s
         try:
             async with _running([self._states]) as failed:
@@ -98,9 +100,6 @@ class ModelWriter:
                 await asyncio.wait_for(self._publish(core.checkpoint()), _LAST_WORDS_S)
         finally:
             self._states = None
-
-    def _follower(self, dataset: str, on_records: OnRecords, start: Mapping[int, int] | None = None) -> Follower:
-        return Follower(self._settings, self._settings.topic(dataset), on_records, start, every_s=_LOOK_EVERY_S)
 
     async def _publish(self, outputs: Iterator[Output]) -> None:
         """Send in slices: making a record costs, and others share the loop."""

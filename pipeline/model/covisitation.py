@@ -147,14 +147,10 @@ class Covisitation:
         """Take over the lists of `row`; hashes first met get rows."""
         self._refer(record.reference)
         shift = np.float32(2.0 ** ((record.reference - self.reference) / HALF_LIFE_MS))
-        found = [self._rows.rows(hashes) for hashes in record.hashes]  # may replace the columns' arrays
-        for kind, (keys, weights) in enumerate(zip(found, record.weights, strict=True)):
-            n = min(len(keys), KEPT[kind])
-            part = slice(_START[kind], _START[kind] + n)
-            self._cells.data[row, part, 0] = keys[:n]
-            self._weights[row, part, 1] = weights[:n] * shift
-            self._used.data[row, kind] = n
-        self._used.data[row, _INDEXED] = 0
+        keys = self._rows.rows(np.concatenate(record.hashes))  # may replace the columns' arrays
+        counts = np.array([len(hashes) for hashes in record.hashes], np.int64)
+        weights = np.concatenate(record.weights) * shift
+        _put(row, counts, keys, weights, self._cells.data, self._weights, self._used.data)
 
     def clear(self, row: int) -> None:
         """Forget the lists of `row`. Other items' entries of it stay until they fall out."""
@@ -174,6 +170,20 @@ class Covisitation:
         elif time - self.reference > _RESCALE * HALF_LIFE_MS:
             self._weights[:, :, 1] *= np.float32(2.0 ** ((self.reference - time) / HALF_LIFE_MS))
             self.reference = time
+
+
+@njit(cache=True)
+def _put(row: int, counts: I64, keys: Rows, weights: F32, cells: I32, stored: F32, used: U8) -> None:
+    """Replace the lists of `row` by the given ones, which lie one after the other, and its index by none."""
+    begin = 0
+    for kind in range(len(KEPT)):
+        n = min(counts[kind], KEPT[kind])
+        for at in range(n):
+            cells[row, _START[kind] + at, 0] = keys[begin + at]
+            stored[row, _START[kind] + at, 1] = weights[begin + at]
+        used[row, kind] = n
+        begin += counts[kind]
+    used[row, _INDEXED] = 0
 
 
 @njit(cache=True)
