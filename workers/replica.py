@@ -127,8 +127,8 @@ class Follower:
             begun = time.perf_counter()
             self._on_records(records[at : at + self._run])
             at += self._run
-            slow = time.perf_counter() - begun > _SLICE_S
-            self._run = max(self._fewest, self._run // 2) if slow else min(_MOST_AT_ONCE, self._run * 2)
+            fitting = int(self._run * _SLICE_S / max(time.perf_counter() - begun, 1e-6))
+            self._run = min(max(fitting, self._fewest), 2 * self._run, _MOST_AT_ONCE)
             await asyncio.sleep(0)
 
     async def _restart(self, tps: list[TopicPartition]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import islice
@@ -27,11 +28,9 @@ log = structlog.get_logger()
 
 _LAST_WORDS_S = 10.0
 _POLL_S = 0.02
-_LOOK_EVERY_S = (
-    0.05  # nobody waits for the trainer: a call for many records costs little more than one for a single one
-)
 _LESSONS = 64  # records that are worth a call of the learner: it costs a millisecond in itself
-_SLICE = 64  # records made before others have their turn
+_HURRY = 4.0  # a checkpoint writes all that waits, so many times faster than a flush
+_SLICE = 32  # records made before others have their turn
 
 
 class ModelWriter:
@@ -46,6 +45,7 @@ class ModelWriter:
         self._settings, self._producer, self._owner = settings, producer, owner
         self._make_core = make_core
         self._election = Election(settings, settings.topic("model"), settings.topic("trainer"))
+        self._pace = settings.model.flush_bytes / settings.model.flush_s  # bytes a second
         self._states: Follower | None = None
         self._stop = asyncio.Event()
 
@@ -92,19 +92,21 @@ class ModelWriter:
         try:
             async with _running([self._states]) as failed:
                 while await self._pause(failed, deposed):
-                    await self._publish(core.flush())
+                    await self._publish(core.flush(), self._pace)
                     if time.monotonic() > checkpoint_at:
-                        await self._publish(core.checkpoint())
+                        await self._publish(core.checkpoint(), _HURRY * self._pace)
                         checkpoint_at = time.monotonic() + self._settings.model.checkpoint_s
             with contextlib.suppress(TimeoutError):  # learned again from the log if there is no time for it
                 await asyncio.wait_for(self._publish(core.checkpoint()), _LAST_WORDS_S)
         finally:
             self._states = None
 
-    async def _publish(self, outputs: Iterator[Output]) -> None:
-        """Send in slices: making a record costs, and others share the loop."""
+    async def _publish(self, outputs: Iterator[Output], pace: float = math.inf) -> None:
+        """Send in slices, at most `pace` bytes a second: making records costs, following them too, and feeds share the
+        loop with both."""
         while chunk := list(islice(outputs, _SLICE)):
             await self._producer.send(chunk)
+            await asyncio.sleep(sum(len(output.value or b"") for output in chunk) / pace)
 
     async def _pause(self, *failed: asyncio.Future[None]) -> bool:
         """Wait for the next flush; False when it is time to stop. Raises what a follower died of."""
