@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
@@ -40,32 +40,38 @@ class Candidates:
 
     def take(self, which: I64) -> Candidates:
         """Those at `which`, in that order."""
-        return replace(self, rows=self.rows[which], owner=self.owner[which], scores=self.scores[which])
+        return Candidates(self.rows[which], self.owner[which], self.scores[which], self.trail)
 
 
 def starts(owner: Owner, q: int) -> I64:
     """(q+1,) where each query's part of an ascending owner column starts."""
-    return np.searchsorted(owner, np.arange(q + 1))
+    return owner.searchsorted(np.arange(q + 1)) if q != 1 else np.array((0, len(owner)))
 
 
 def union(lists: Sequence[Proposals], q: int, n: int) -> tuple[Rows, Owner]:
     """Every row that a list proposes to its query, once, and its owner; rows are below n."""
-    begins = np.zeros((len(lists), q + 1), np.int64)
-    for at, proposals in enumerate(lists):
-        begins[at] = proposals.start + (begins[at - 1, -1] if at else 0)
-    flat = np.concatenate([_NO_ROWS, *(proposals.rows for proposals in lists)])
-    rows, owner = _union(begins, flat, np.zeros(n, np.int32))
+    rows, owner = _union(*_joined(lists, q), np.zeros(n, np.int32))
     return rows, owner
 
 
-def ranks(lists: Sequence[Proposals], rows: Rows, owner: Owner, n: int) -> I16:
-    """(c, s) the rank of each candidate in each list, from 1; 0 = not proposed there. Rows are below n."""
-    found = np.zeros((len(lists), len(rows)), np.int16)
-    places = np.full(n, -1, np.int64)
+def ranks(
+    lists: Sequence[Proposals], names: Sequence[str], rows: Rows, owner: Owner, q: int, n: int
+) -> tuple[tuple[str, ...], I16]:
+    """`names` of the lists, each once; (c, names) the best rank of each candidate in the lists of a name, from 1, 0 =
+    not proposed there. Owners ascend and are below q, rows are below n."""
+    once = tuple(dict.fromkeys(names))
+    columns = np.array([once.index(name) for name in names], np.int64)
+    found = np.zeros((len(rows), len(once)), np.int16)
+    _ranks(*_joined(lists, q), columns, starts(owner, q), rows, np.full(n, -1, np.int64), found)
+    return once, found
+
+
+def _joined(lists: Sequence[Proposals], q: int) -> tuple[I64, Rows]:
+    """Where each list's part for each query begins, (s, q+1), in the rows of all of them, one after the other."""
+    begins = np.zeros((len(lists), q + 1), np.int64)
     for at, proposals in enumerate(lists):
-        start = starts(owner, len(proposals.start) - 1)
-        _ranks(proposals.start, proposals.rows, start, rows, places, found[at])
-    return found.T
+        begins[at] = proposals.start + (begins[at - 1, -1] if at else 0)
+    return begins, np.concatenate([_NO_ROWS, *(proposals.rows for proposals in lists)])
 
 
 @njit(cache=True)
@@ -84,14 +90,15 @@ def _union(starts: I64, flat: Rows, seen: I32) -> tuple[Rows, Owner]:
 
 
 @njit(cache=True)
-def _ranks(start: I64, rows: Rows, wanted_start: I64, wanted: Rows, places: I64, found: I16) -> None:
-    """`places` (n,) of -1 is scratch, left as it was."""
-    for query in range(len(start) - 1):
+def _ranks(begins: I64, rows: Rows, columns: I64, wanted_start: I64, wanted: Rows, places: I64, found: I16) -> None:
+    """`begins` (s, q+1) into `rows`; `places` (n,) of -1 is scratch."""
+    for query in range(begins.shape[1] - 1):
         for at in range(wanted_start[query], wanted_start[query + 1]):
             places[wanted[at]] = at
-        for at in range(start[query], start[query + 1]):
-            place = places[rows[at]]
-            if place >= 0:
-                found[place] = min(at - start[query] + 1, 32767)
+        for source in range(len(begins)):
+            for at in range(begins[source, query], begins[source, query + 1]):
+                place, rank = places[rows[at]], min(at - begins[source, query] + 1, 32767)
+                if place >= 0 and not 0 < found[place, columns[source]] <= rank:
+                    found[place, columns[source]] = rank
         for at in range(wanted_start[query], wanted_start[query + 1]):
             places[wanted[at]] = -1

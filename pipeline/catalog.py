@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.model.rows import ItemRows
-from pipeline.types import I64, U64, Mask, hash_id
+from pipeline.types import I64, U64, Mask, Rows, hash_id
 
 CATEGORIES = 8  # kept an item; later ones cannot be muted
 OTHER_LABEL = 1 << 63  # the bit that all labels share for which no bit of their own was left
@@ -100,16 +100,16 @@ class Catalog:
         """(capacity,) bits of safety labels: see `label`."""
         return self._unsafe.data
 
-    def present(self) -> Mask:
-        """(n,) rows that a feed could name at all: id known, not deleted, listed unless `unlisted`."""
-        n = len(self)
-        known: Mask = self.rows.named[:n] & ~self.deleted[:n]
-        return known if self.unlisted else known & self.listed[:n]
+    def present(self, rows: Rows | None = None) -> Mask:
+        """Which of `rows` (default: all n) a feed could name: id known, not deleted, listed unless `unlisted`."""
+        those = slice(len(self)) if rows is None else rows
+        known: Mask = self.rows.named[those] & ~self.deleted[those]
+        return known if self.unlisted else known & self.listed[those]
 
-    def open(self) -> Mask:
-        """(n,) rows that may be shown now: present, and available where they have a record."""
-        n = len(self)
-        mask: Mask = self.present() & (self.available[:n] | ~self.listed[:n])
+    def open(self, rows: Rows | None = None) -> Mask:
+        """Which of `rows` (default: all n) may be shown now: present, and available where they are listed."""
+        those = slice(len(self)) if rows is None else rows
+        mask: Mask = self.present(rows) & (self.available[those] | ~self.listed[those])
         return mask
 
     def label(self, name: str) -> int:

@@ -16,7 +16,7 @@ from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.queries import Queries
 from pipeline.ranking import Ranker
-from pipeline.types import F32, F64, I16, I64, Mask, Owner, Rows
+from pipeline.types import F32, F64, I64, Mask, Owner, Rows
 
 DEPTH = 10  # of the user's newest items, in which reasons are looked for
 PARTS = 3  # of a score that a feed tells, at most: a cached feed has a size to keep
@@ -44,7 +44,7 @@ def explain(queries: Queries, catalog: Catalog, model: Model, shown: Candidates,
     rows, owner, trail = shown.rows, shown.owner, shown.trail
     parts = ranker.parts(queries, catalog, model, rows, owner)  # (f, c)
     why = _listed(because(queries, model, shown, dict(zip(ranker.names, parts, strict=True))))
-    places = _told(*_best(trail.sources, ranks(trail.proposals, rows, owner, len(catalog))))
+    places = _told(*ranks(trail.proposals, trail.sources, rows, owner, len(queries), len(catalog)))
     values = _told(ranker.names, _worth_telling(parts.T))
     dropped = _told(*_transposed(trail.dropped, len(queries)))
     start, gathered, ranked = starts(owner, len(queries)).tolist(), trail.gathered.tolist(), trail.ranked.tolist()
@@ -81,16 +81,6 @@ def _told(names: tuple[str, ...], table: NDArray[Any]) -> list[dict[str, Any]]:
     for line, column, value in zip(lines.tolist(), columns.tolist(), table[lines, columns].tolist(), strict=True):
         told[line][names[column]] = value
     return told
-
-
-def _best(names: tuple[str, ...], places: I16) -> tuple[tuple[str, ...], I16]:
-    """Where sources share a name, the best of their ranks: the names, each once, and (c, names)."""
-    once = tuple(dict.fromkeys(names))
-    found = np.zeros((len(places), len(once)), np.int16)
-    for name, column in zip(names, places.T, strict=True):
-        known = found[:, once.index(name)]
-        known[:] = np.where((known == 0) | ((column > 0) & (column < known)), column, known)
-    return once, found
 
 
 def _worth_telling(parts: F32) -> F64:

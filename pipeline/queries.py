@@ -189,7 +189,8 @@ def lately(queries: Queries, model: Model, half_life: int) -> tuple[F32, int]:
 
 def at_once(queries: Queries) -> bool:
     """Do all queries ask as of the same time, as they do live?"""
-    return len(queries) > 0 and bool((queries.now == queries.now[0]).all())
+    now = queries.now
+    return len(now) == 1 or (len(now) > 1 and bool((now == now[0]).all()))
 
 
 @njit(cache=True)

@@ -88,12 +88,16 @@ def gather(queries: Queries, catalog: Catalog, model: Model, sources: Sequence[S
 def sift(queries: Queries, catalog: Catalog, candidates: Candidates, filters: Sequence[Filter]) -> Candidates:
     """What every filter keeps; a dropped candidate is counted for the first filter that drops it."""
     kept, dropped = np.ones(len(candidates), np.bool_), list(candidates.trail.dropped)
+    none = np.zeros(len(queries), np.int64)
     for part in filters:
         mask = part(queries, catalog, candidates.rows, candidates.owner)
-        lost = np.flatnonzero(kept & ~mask)
+        if mask.all():
+            dropped.append((part.name, none))
+            continue
+        lost = (kept & ~mask).nonzero()[0]
         dropped.append((part.name, np.bincount(candidates.owner[lost], minlength=len(queries))))
         kept &= mask
-    left = candidates if kept.all() else candidates.take(np.flatnonzero(kept))
+    left = candidates if kept.all() else candidates.take(kept.nonzero()[0])
     return replace(left, trail=replace(candidates.trail, dropped=tuple(dropped)))
 
 
@@ -114,5 +118,5 @@ def cut(queries: Queries, candidates: Candidates, size: int) -> Candidates:
     """Each owner's first `size`; what there was before is counted as ranked."""
     start = starts(candidates.owner, len(queries))[:, None]  # (q+1, 1)
     places = start[:-1] + np.arange(size)  # (q, size)
-    trail = replace(candidates.trail, ranked=np.diff(start[:, 0]))
+    trail = replace(candidates.trail, ranked=start[1:, 0] - start[:-1, 0])
     return replace(candidates.take(places[places < start[1:]]), trail=trail)

@@ -39,7 +39,10 @@ class Proposals:
 
     def pick(self, line: I64) -> Proposals:
         """For each query the list of query `line` (q',) of these, -1 = nothing."""
-        lengths = np.diff(self.start)
+        if len(line) == 1 and line[0] >= 0:
+            rows = self.rows[self.start[line[0]] : self.start[line[0] + 1]]
+            return Proposals(np.array((0, len(rows))), rows)
+        lengths = self.start[1:] - self.start[:-1]
         counts = np.where(line >= 0, lengths[line], 0) if len(lengths) else np.zeros(len(line), np.int64)
         start = np.zeros(len(line) + 1, np.int64)
         np.cumsum(counts, out=start[1:])
@@ -49,7 +52,7 @@ class Proposals:
 
 def owners(start: I64) -> Owner:
     """(p,) the owner column of `start` (q+1,)."""
-    return np.repeat(np.arange(len(start) - 1), np.diff(start))
+    return np.repeat(np.arange(len(start) - 1), start[1:] - start[:-1])
 
 
 def best(scores: F32, mask: Mask, k: int = LIMIT) -> Proposals:
@@ -109,7 +112,7 @@ def _floor(scores: F32, mask: Mask, k: int) -> F32:
 
 def _sparse_floor(start: I64, values: F32, k: int) -> F32:
     """(q,) a guess that about 2k + 64 values of each segment lie above; _LEAST for short segments."""
-    lengths, m = np.diff(start), 128
+    lengths, m = start[1:] - start[:-1], 128
     floor = np.full(len(lengths), _LEAST)
     long = np.flatnonzero(lengths > 4 * k + m)
     if len(long):
@@ -122,9 +125,9 @@ def _sparse_floor(start: I64, values: F32, k: int) -> F32:
 
 def _pack(start: I64, rows: Rows | I32, values: F32, mask: Mask, floor: F32, k: int) -> tuple[U64, I64]:
     """Packed keys (q, at least k) of each segment's rows in `mask` above its floor; the rest of a line is _NOTHING."""
-    some = np.flatnonzero(values > np.repeat(floor, np.diff(start)))
-    start = np.searchsorted(some, start)
-    width = max(int(np.diff(start).max(initial=0)), k)
+    some = (values > np.repeat(floor, start[1:] - start[:-1])).nonzero()[0]
+    start = some.searchsorted(start)
+    width = max(int((start[1:] - start[:-1]).max(initial=0)), k)
     return _pack_some(start, rows[some], values[some].view(np.uint32), mask, width)
 
 

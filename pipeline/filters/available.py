@@ -16,4 +16,4 @@ class Available:
     name: str = "unavailable"
 
     def __call__(self, queries: Queries, catalog: Catalog, rows: Rows, owner: Owner) -> Mask:  # noqa: ARG002
-        return queries.once("open", catalog.open)[rows]
+        return catalog.open(rows)

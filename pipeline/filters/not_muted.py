@@ -19,6 +19,8 @@ class NotMuted:
 
     def __call__(self, queries: Queries, catalog: Catalog, rows: Rows, owner: Owner) -> Mask:
         kept = np.ones(len(rows), np.bool_)
+        if not any(attributes.muted_creators or attributes.muted_categories for attributes in queries.attributes):
+            return kept
         creators = Marks.of([attributes.muted_creators for attributes in queries.attributes])
         if len(creators.marks):
             kept &= ~creators.contains(owner, catalog.creator[rows])

@@ -22,18 +22,25 @@ def proposals(lists: list[list[int]]) -> Proposals:
 
 
 @settings(deadline=None)
-@given(st.lists(lists_of_rows, max_size=4))
-def test_union_and_ranks(sources: list[list[list[int]]]) -> None:
+@given(st.lists(lists_of_rows, max_size=4), st.data())
+def test_union_and_ranks(sources: list[list[list[int]]], data: st.DataObject) -> None:
     found = [proposals(lists) for lists in sources]
     rows, owner = union(found, 3, N)
     start = starts(owner, 3).tolist()
-    places = ranks(found, rows, owner, N)
-    assert places.shape == (len(rows), len(sources))
+    names = [data.draw(st.sampled_from("ab")) for _ in sources]
+    once, places = ranks(found, names, rows, owner, 3, N)
+    assert once == tuple(dict.fromkeys(names))
+    assert places.shape == (len(rows), len(once))
     for query, (a, b) in enumerate(pairwise(start)):
         offered = [row for lists in sources for row in lists[query]]
         assert rows[a:b].tolist() == list(dict.fromkeys(offered))
         for row, line in zip(rows[a:b].tolist(), places[a:b].tolist(), strict=True):
-            assert line == [lists[query].index(row) + 1 if row in lists[query] else 0 for lists in sources]
+            given_ = [
+                (name, lists[query].index(row) + 1)
+                for name, lists in zip(names, sources, strict=True)
+                if row in lists[query]
+            ]
+            assert line == [min((rank for name, rank in given_ if name == one), default=0) for one in once]
 
 
 marks = st.one_of(st.integers(0, (1 << 32) - 1), st.sampled_from([0, 4096, 8192, 12288, 4097, (1 << 32) - 1]))
