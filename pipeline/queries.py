@@ -64,6 +64,7 @@ class Queries:
     """q queries, one a user. Rows are those of the model at the time of asking."""
 
     now: I64  # (q,) ms
+    user: U64  # (q,) hashes of their ids; 0 = nobody whom anything is kept of
     ring: Rings  # q
     ring_rows: Rows  # (q, L) -1 = unknown or beyond the length
     history: I64  # (q,) positive events ever; 0 = a stranger
@@ -97,8 +98,11 @@ def queries_from(
     model: Model,
     attributes: Sequence[Attributes],
     commons: dict[Hashable, object] | None = None,
+    users: U64 | None = None,
 ) -> Queries:
     """Queries of n users as of `now` (n,) ms; attributes (n,) are parsed from `states.attributes`, see Attributes.
+
+    `users` (n,) are the hashes of their ids, None = nobody's.
 
     A user without a state is a stranger: empty ring, embedding zero. Chunks that are given the same `commons` share
     what is the same for everyone; their owner begins a new one when it is too old.
@@ -107,6 +111,7 @@ def queries_from(
     ring_rows[np.arange(ring_rows.shape[1]) >= states.rings.length[:, None]] = -1
     return Queries(
         now=now,
+        user=np.zeros(len(now), np.uint64) if users is None else users,
         ring=states.rings,
         ring_rows=ring_rows,
         history=states.positives,
