@@ -17,10 +17,11 @@ import numpy as np
 from pipeline.lessons import Lessons
 from pipeline.model import Model
 from pipeline.model.changes import Changes
+from pipeline.model.parameters import Announced
 from pipeline.model.rows import ItemRows
 from pipeline.model.sequence import Steps, event_seeds
 from pipeline.seen import Seen
-from pipeline.types import I64, RING, U64, ItemLists, ItemVectors, Mask, Rings, Rows, hash_id
+from pipeline.types import I64, RING, U64, ItemLists, ItemVectors, Mask, Parameters, Rings, Rows, hash_id
 
 VECTORS = 0.5  # of a budget may go to vectors while lists wait, too
 _ALL = 1 << 62
@@ -34,7 +35,7 @@ class Tombstone:
     item_id: str
 
 
-Changed = ItemVectors | ItemLists | Tombstone
+Changed = ItemVectors | ItemLists | Parameters | Tombstone
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,12 @@ class Learner:
     def __init__(self, model: Model, seed: int, negatives: int = 100) -> None:
         self.model = model
         self.seen = Seen()
-        self.reset = 0  # rows that were not finite and began anew
+        self.reset = 0  # rows and parts' parameters that were not finite and began anew
         self._seed = seed
         self._negatives = negatives
         self._vectors = Changes(model.rows)
         self._lists = Changes(model.rows)
+        self._parameters = Announced(model.parts)
         self._deleted: set[int] = set()  # hashes
         self._deleted_hashes: U64 | None = None  # the same as an array, made when it is asked for
         self._tombstones: dict[str, None] = {}  # ids, to be published in this order
@@ -92,9 +94,16 @@ class Learner:
         self._vectors.moved[targets] += _COUNTED
 
     def flush(self, budget: int) -> Iterator[Changed]:
-        """Changed records of about `budget` bytes, tombstones first; each is made as it stands when it is asked for."""
+        """Changed records of about `budget` bytes, each made as it stands when it is asked for.
+
+        Tombstones come first, then parameters, of which a query needs all.
+        """
         tombstones, self._tombstones = self._tombstones, {}
         yield from map(Tombstone, tombstones)
+        self.reset += self._parameters.mend()
+        for parameters in self._parameters.due(budget):
+            yield parameters
+            budget -= sum(array.nbytes for array in parameters.arrays.values())
         model = self.model
         lists = self._changed(self._lists)
         list_sizes = model.covisitation.sizes(lists)
@@ -114,8 +123,15 @@ class Learner:
         """All changed records."""
         return self.flush(_ALL)
 
-    def follow(self, record: ItemVectors | ItemLists) -> None:
-        """Take in what another writer, or we in an earlier life, published; it does not count as changed."""
+    def follow(self, record: ItemVectors | ItemLists | Parameters) -> None:
+        """Take in what another writer, or we in an earlier life, published; it does not count as changed.
+
+        Raises UnfitError for parameters of another model.
+        """
+        if isinstance(record, Parameters):
+            self.model.put_parameters(record)
+            self._parameters.follow(record)
+            return
         if record.hash in self._deleted:
             self._tombstones[record.item_id] = None
             return
@@ -153,6 +169,10 @@ class Learner:
             self._vectors.moved[row] = self._lists.moved[row] = np.inf
         else:
             self._tombstones[item_id] = None
+
+    def publish_parameters_again(self, name: str) -> None:
+        """Someone wrote over the parameters of a part: publish them at the next flush."""
+        self._parameters.again(name)
 
     def drop(self, item: int) -> None:
         """Forget what was learned of the item (hash)."""

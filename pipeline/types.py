@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,3 +110,11 @@ class ItemLists:
     reference: int  # ms
     hashes: tuple[U64, U64, U64, U64]  # forward A, backward B, short F, last F1; heaviest first
     weights: tuple[F32, F32, F32, F32]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a part of the model has learned beside its rows: one `#<name>` record on the model topic."""
+
+    name: str  # of the part; `writer` and `checkpoint` are taken
+    arrays: dict[str, NDArray[Any]]  # by name, finite; bool, integer or float of any shape

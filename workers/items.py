@@ -11,13 +11,14 @@ import structlog
 
 from pipeline.catalog import Catalog
 from pipeline.model import Model
+from pipeline.model.parameters import UnfitError
 from pipeline.model.rows import ItemRows
 from pipeline.types import hash_id
 from workers.replica import GATHER_MS, Follower
 from workers.settings import Settings
 from workers.wire.catalog import Gravestone, read_catalog
 from workers.wire.errors import WireError
-from workers.wire.model import ListsRecord, VectorsRecord, item_of_key, read_model
+from workers.wire.model import ListsRecord, ParametersRecord, VectorsRecord, item_of_key, part_of_key, read_model
 
 log = structlog.get_logger()
 
@@ -47,7 +48,7 @@ class ItemReplica:
         for record in records:
             try:
                 self._on_model(record)
-            except WireError as error:
+            except (WireError, UnfitError) as error:
                 self.counts["model_unreadable"] += 1
                 log.error("model record unreadable", offset=record.offset, error=str(error))
 
@@ -67,6 +68,8 @@ class ItemReplica:
             model.put_vectors(read.vectors())
         elif isinstance(read, ListsRecord):
             model.put_lists(read.lists())
+        elif isinstance(read, ParametersRecord):
+            model.put_parameters(read.parameters(part_of_key(record.key) or ""))
         self.counts["model_records"] += 1
 
     def on_catalog(self, records: Sequence[Any]) -> None:

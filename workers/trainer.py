@@ -16,9 +16,10 @@ import structlog
 from pipeline.learning import Changed, Learner, Tombstone, rehearse
 from pipeline.lessons import lessons_from
 from pipeline.model import Model
+from pipeline.model.parameters import UnfitError
 from pipeline.model.rows import ItemRows
 from pipeline.seen import WINDOW
-from pipeline.types import ItemVectors, hash_id
+from pipeline.types import ItemVectors, Parameters, hash_id
 from workers.lessons import action_weights, told_by
 from workers.settings import Settings
 from workers.wire.catalog import Gravestone, read_catalog
@@ -28,15 +29,19 @@ from workers.wire.model import (
     WRITER,
     CheckpointRecord,
     ListsRecord,
+    ParametersRecord,
     Stamp,
     VectorsRecord,
     WriterRecord,
     encode_checkpoint,
     encode_lists,
+    encode_parameters,
     encode_vectors,
     encode_writer,
     item_of_key,
     lists_key,
+    parameters_key,
+    part_of_key,
     read_model,
     vectors_key,
 )
@@ -75,7 +80,7 @@ class TrainerCore:
         for record in records:
             try:
                 self._on_model(record)
-            except WireError as error:
+            except (WireError, UnfitError) as error:
                 self.counts["model_unreadable"] += 1
                 log.error("model record unreadable", at=place(record), error=str(error))
 
@@ -143,7 +148,7 @@ class TrainerCore:
             self.counts["model_deposed"] += 1
             self._write_over(record.key)
         else:
-            self._follow(read)
+            self._follow(read, record.key)
 
     def _on_null(self, key: bytes) -> None:
         item_id = item_of_key(key)
@@ -168,16 +173,20 @@ class TrainerCore:
         """A deposed writer wrote `key` after we began: compaction must not keep that."""
         if not self.writing:
             return
-        item_id = item_of_key(key)
+        item_id, part = item_of_key(key), part_of_key(key)
         if item_id is not None:
             self.learner.publish_again(item_id)
+        elif part is not None:
+            self.learner.publish_parameters_again(part)
         self._writer_lost |= key == WRITER
 
-    def _follow(self, read: Stamp) -> None:
+    def _follow(self, read: Stamp, key: bytes) -> None:
         if isinstance(read, VectorsRecord):
             self.learner.follow(read.vectors())
         elif isinstance(read, ListsRecord):
             self.learner.follow(read.lists())
+        elif isinstance(read, ParametersRecord):
+            self.learner.follow(read.parameters(part_of_key(key) or ""))
         elif isinstance(read, CheckpointRecord):
             self._go_on_from(read)
         self.model.epoch, self.model.version = read.epoch, max(self.model.version, read.version)
@@ -199,6 +208,8 @@ class TrainerCore:
                 yield self._output(lists_key(record.item_id), None)
             elif isinstance(record, ItemVectors):
                 yield self._output(vectors_key(record.item_id), encode_vectors(record, epoch, version))
+            elif isinstance(record, Parameters):
+                yield self._output(parameters_key(record.name), encode_parameters(record, epoch, version))
             else:
                 yield self._output(lists_key(record.item_id), encode_lists(record, epoch, version))
 

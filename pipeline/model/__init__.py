@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pipeline.model.covisitation import Covisitation
+from pipeline.model.parameters import Part, put
 from pipeline.model.rows import ItemRows
 from pipeline.model.sequence import Sequence
 from pipeline.model.trends import Trends
-from pipeline.types import ItemLists, ItemVectors
+from pipeline.types import ItemLists, ItemVectors, Parameters
 
 
 class Model:
@@ -18,6 +19,7 @@ class Model:
         self.sequence = Sequence(rows, dimension)
         self.covisitation = Covisitation(rows)
         self.trends = Trends(rows)
+        self.parts: dict[str, Part] = {"sequence": self.sequence}  # those that have parameters
         self.epoch = 0  # the writer's
         self.version = 0  # the writer's count of flushes; never restarts
 
@@ -46,6 +48,18 @@ class Model:
         row = self.rows.row(record.hash, record.item_id)
         self.covisitation.put(row, record)
         return row
+
+    def parameters(self, name: str) -> Parameters:
+        """The record of part `name`."""
+        return Parameters(name, self.parts[name].export_parameters())
+
+    def put_parameters(self, record: Parameters) -> None:
+        """Take a `#<name>` record in; that of a part which this version does not have is passed over.
+
+        Raises UnfitError, and changes nothing, if it is not for this model.
+        """
+        if record.name in self.parts:
+            put(record.name, self.parts[record.name], record.arrays)
 
     def drop(self, item: int) -> None:
         """Forget what was learned of hash `item`: its record became a tombstone."""

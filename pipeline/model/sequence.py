@@ -10,11 +10,13 @@ destroy the popularity signal.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from pipeline.model.changes import Changes
 from pipeline.model.rows import ItemRows
@@ -135,6 +137,14 @@ class Sequence:
             self._known.data[row] = True
             self._pool.data[self.n_known] = row
             self.n_known += 1
+
+    def export_parameters(self) -> dict[str, NDArray[Any]]:
+        """`attention` (L,)."""
+        return {"attention": self.attention.copy()}
+
+    def put_parameters(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `export_parameters` gave."""
+        self.attention = arrays["attention"]
 
     def clear(self, row: int) -> None:
         """Forget `row`: not known any more."""

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipeline.types import ItemLists, ItemVectors, hash_id
+from pipeline.types import ItemLists, ItemVectors, Parameters, hash_id
 from tests.records import NOW, Consumed
 from workers.settings import Settings
 from workers.wire import catalog, example, feed, item, marker, model, recent, state
@@ -282,6 +282,29 @@ def test_model_checkpoint() -> None:
     assert read == model.CheckpointRecord(4, 5130, {0: 10, 3: 99124}, {0: b"\xff\x03", 3: b"\x01"})
     assert isinstance(read, model.CheckpointRecord)
     assert model.encode_checkpoint(read) == packed("model_checkpoint")
+
+
+def test_model_parameters() -> None:
+    read = model.read_model(b"#sequence", packed("model_parameters"))
+    assert isinstance(read, model.ParametersRecord)
+    assert (read.epoch, read.version) == (4, 5123)
+    expected: dict[str, Any] = {
+        "alpha": f32(0, -0.25),
+        "context": f32(1, 2, 3, 4, 5, 6).reshape(3, 2),
+        "steps": np.array(17),
+        "names": u64(2**64 - 1),
+        "doubled": np.array([0.1]),
+        "nothing": np.empty((0, 3), np.uint8),
+        "on": np.array([True, False]),
+    }
+    parameters = read.parameters("sequence")
+    assert parameters.name == "sequence"
+    assert parameters.arrays.keys() == expected.keys()
+    for name, array in expected.items():
+        assert parameters.arrays[name].dtype == array.dtype
+        assert parameters.arrays[name].shape == array.shape
+        assert np.array_equal(parameters.arrays[name], array)
+    assert model.encode_parameters(Parameters("sequence", expected), 4, 5123) == packed("model_parameters")
 
 
 def test_model_record_of_a_later_version() -> None:

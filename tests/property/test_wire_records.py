@@ -6,12 +6,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pipeline.types import ItemLists, ItemVectors
+from pipeline.types import ItemLists, ItemVectors, Parameters
 from tests.records import Consumed
 from workers.wire import catalog, feed, marker, model, recent, state
 from workers.wire.errors import WireError
@@ -41,6 +42,7 @@ READERS: list[Callable[[bytes], Any]] = [
     lambda value: model.read_model(b"#writer", value),
     lambda value: model.read_model(b"#checkpoint", value),
     lambda value: model.read_model(b"#other", value),
+    lambda value: model.read_model(b"other", value),
     lambda value: read_item(Consumed(b"i-77", value)),
     lambda value: read_item(Consumed(value, None)),
 ]
@@ -145,6 +147,40 @@ def test_model_lists(item: ItemLists, epoch: int, version: int) -> None:
     back: tuple[Any, ...] = (*again.hashes, *again.weights)
     for before, after in zip(given_, back, strict=True):
         assert np.array_equal(before, after)
+
+
+kinds = st.sampled_from(["?", "u1", "u4", "u8", "i4", "i8", "f2", "f4", "f8", ">f4"])
+anything = kinds.flatmap(lambda kind: arrays.arrays(kind, arrays.array_shapes(min_dims=0, min_side=0, max_side=4)))
+
+
+@given(st.dictionaries(st.text(), anything, max_size=4), u64, u64)
+def test_model_parameters(given_: dict[str, Any], epoch: int, version: int) -> None:
+    encoded = model.encode_parameters(Parameters("part", given_), epoch, version)
+    read = model.read_model(model.parameters_key("part"), encoded)
+    assert isinstance(read, model.ParametersRecord)
+    assert (read.epoch, read.version) == (epoch, version)
+    back = read.parameters("part").arrays
+    assert back.keys() == given_.keys()
+    for name, array in given_.items():
+        assert back[name].dtype == array.dtype.newbyteorder("<")
+        assert back[name].shape == array.shape
+        assert np.array_equal(back[name], array, equal_nan=array.dtype.kind == "f")
+
+
+packed_arrays = st.tuples(
+    st.sampled_from(["<f4", "|u1", "<f8", "O", "<U3", "M8[s]", ""]),
+    st.lists(st.integers(-1, 3) | i64 | u64, max_size=3) | st.lists(st.just(0), max_size=100),
+    st.binary(max_size=24),
+)
+
+
+@given(st.dictionaries(st.text(max_size=3), packed_arrays, max_size=2))
+def test_parameters_of_any_shape_are_read_whole_or_refused(content: dict[str, Any]) -> None:
+    with suppress(WireError):
+        read = model.read_model(b"#part", msgspec.msgpack.encode([1, 2, content]))
+        assert isinstance(read, model.ParametersRecord)
+        arrays = read.parameters("part").arrays
+        assert [array.shape for array in arrays.values()] == [tuple(shape) for _, shape, _ in content.values()]
 
 
 @given(st.dictionaries(st.integers(0, 1023), i64), st.dictionaries(st.integers(0, 1023), st.binary()))

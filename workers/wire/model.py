@@ -1,24 +1,28 @@
 """`model.v1`: what the trainer knows of items, a record an item and kind. MessagePack, fields by position.
 
-Keys: `v:<item id>` vectors and counters, `l:<item id>` co-visitation lists, `#...` the writer's own records. Every
-record begins with the writer's epoch and version; arrays are little-endian bytes.
+Keys: `v:<item id>` vectors and counters, `l:<item id>` co-visitation lists, `#writer` and `#checkpoint` of the writer
+itself, `#<part>` the parameters of a part of the model. Every record begins with the writer's epoch and version; arrays
+are little-endian bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.types import F32, U64, ItemLists, ItemVectors
-from workers.wire.errors import UnreadableError, decode
+from pipeline.types import F32, U64, ItemLists, ItemVectors, Parameters
+from workers.wire.errors import WRONG, InvalidError, UnreadableError, decode, shown, wire_error
 
 WRITER = b"#writer"
 CHECKPOINT = b"#checkpoint"
 
 _F4, _U8 = np.dtype("<f4"), np.dtype("<u8")
 _LISTS = 4  # A, B, F, F1
+_KINDS = ("|b1", "|u1", "<u4", "<u8", "<i4", "<i8", "<f2", "<f4", "<f8")  # of parameters
 _SMALL = 3  # accumulators and entry counts have so many numbers
 
 
@@ -93,13 +97,42 @@ class CheckpointRecord(Stamp, array_like=True, frozen=True):
     seen: dict[int, bytes]  # partition -> bitmap of the last events learned from
 
 
-ModelRecord = VectorsRecord | ListsRecord | WriterRecord | CheckpointRecord | Stamp
+class PackedArray(msgspec.Struct, array_like=True, frozen=True):
+    """An array of any shape, row by row."""
+
+    kind: str  # as NumPy writes a dtype, one of _KINDS
+    shape: tuple[int, ...]
+    data: bytes
+
+    def array(self) -> NDArray[Any]:
+        """A view."""
+        return np.frombuffer(self.data, np.dtype(self.kind)).reshape(self.shape)
+
+
+class ParametersRecord(Stamp, array_like=True, frozen=True):
+    """`#<part>`, for instance `#sequence`."""
+
+    arrays: dict[str, PackedArray]
+
+    def parameters(self, name: str) -> Parameters:
+        """As the pipeline takes it, `name` as in the key; arrays are views."""
+        return Parameters(name, {key: packed.array() for key, packed in self.arrays.items()})
+
+
+class _Reserved(Stamp, array_like=True, frozen=True):
+    """A `#` key that is not the writer's own: a part's, or of a later version, which is anything but a map."""
+
+    content: Any = None
+
+
+ModelRecord = VectorsRecord | ListsRecord | WriterRecord | CheckpointRecord | ParametersRecord | Stamp
 
 _encoder = msgspec.msgpack.Encoder()
 _vectors = msgspec.msgpack.Decoder(VectorsRecord)
 _lists = msgspec.msgpack.Decoder(ListsRecord)
 _writer = msgspec.msgpack.Decoder(WriterRecord)
 _checkpoint = msgspec.msgpack.Decoder(CheckpointRecord)
+_reserved = msgspec.msgpack.Decoder(_Reserved)
 _other = msgspec.msgpack.Decoder(Stamp)
 
 
@@ -111,6 +144,16 @@ def vectors_key(item_id: str) -> bytes:
 def lists_key(item_id: str) -> bytes:
     """The key of an item's lists."""
     return b"l:" + item_id.encode()
+
+
+def parameters_key(name: str) -> bytes:
+    """The key of a part's parameters."""
+    return b"#" + name.encode()
+
+
+def part_of_key(key: bytes) -> str | None:
+    """The name of the part whose parameters stand under `key`; None for another key."""
+    return key[1:].decode(errors="replace") if key[:1] == b"#" and key not in (WRITER, CHECKPOINT) else None
 
 
 def item_of_key(key: bytes) -> str | None:
@@ -147,6 +190,12 @@ def encode_lists(item: ItemLists, epoch: int, version: int) -> bytes:
     return _encoder.encode(ListsRecord(epoch, version, item.item_id, item.hash, int(item.reference), hashes, weights))
 
 
+def encode_parameters(parameters: Parameters, epoch: int, version: int) -> bytes:
+    """The value of a `#<part>` record."""
+    packed = {name: _packed(array) for name, array in parameters.arrays.items()}
+    return _encoder.encode(ParametersRecord(epoch, version, packed))
+
+
 def encode_writer(record: WriterRecord) -> bytes:
     """The value of the `#writer` record."""
     return _encoder.encode(record)
@@ -167,7 +216,35 @@ def read_model(key: bytes, value: bytes) -> ModelRecord:
         return decode(_writer, value, "model #writer")
     if key == CHECKPOINT:
         return decode(_checkpoint, value, "model #checkpoint")
+    if key.startswith(b"#"):
+        return _parameters(decode(_reserved, value, f"model {key.decode(errors='replace')}"), key)
     return decode(_other, value, "model")
+
+
+def _parameters(record: _Reserved, key: bytes) -> ParametersRecord | Stamp:
+    if not isinstance(record.content, dict):
+        return Stamp(record.epoch, record.version)
+    what = f"model {key.decode(errors='replace')}"
+    try:
+        arrays = msgspec.convert(record.content, dict[str, PackedArray])
+    except WRONG as error:
+        raise wire_error(error, what) from None
+    for name, packed in arrays.items():
+        _check_array(packed, f"{what}: expected {shown(name)}")
+    return ParametersRecord(record.epoch, record.version, arrays)
+
+
+def _check_array(packed: PackedArray, expected: str) -> None:
+    if packed.kind not in _KINDS:
+        raise InvalidError(f"{expected} to be of a kind among {', '.join(_KINDS)}, found {shown(packed.kind)}")
+    try:
+        if min(packed.shape, default=0) >= 0:  # a shape may leave -1 to NumPy; a record may not
+            packed.array()
+            return
+    except (ValueError, OverflowError):
+        pass
+    found = f"{len(packed.data)} bytes of {packed.kind}"
+    raise UnreadableError(f"{expected} to have the shape {shown(packed.shape)}, found {found}")
 
 
 def _checked_vectors(record: VectorsRecord) -> VectorsRecord:
@@ -188,6 +265,11 @@ def _checked_lists(record: ListsRecord) -> ListsRecord:
 
 def _whole(arrays: Sequence[bytes], size: int) -> bool:
     return all(len(packed) % size == 0 for packed in arrays)
+
+
+def _packed(array: NDArray[Any]) -> PackedArray:
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return PackedArray(little.dtype.str, array.shape, little.tobytes())
 
 
 def _f32(packed: bytes) -> F32:

@@ -11,7 +11,7 @@ from pipeline.learning import Changed, Learned, Learner, Tombstone
 from pipeline.lessons import Lessons
 from pipeline.model import Model
 from pipeline.model.rows import ItemRows
-from pipeline.types import RING, ItemLists, ItemVectors, Rings, hash_id
+from pipeline.types import RING, ItemLists, ItemVectors, Parameters, Rings, hash_id
 
 K = 8
 START = 1_700_000_000_000
@@ -69,13 +69,27 @@ def deeds(seed: int, n: int, items: int = 60, users: int = 10) -> list[Deed]:
 
 
 def published(records: Iterable[Changed]) -> dict[str, Changed]:
-    """Records by key."""
+    """Records of items by key."""
     kinds = {ItemVectors: "v", ItemLists: "l", Tombstone: "t"}
-    return {f"{kinds[type(record)]}:{record.item_id}": record for record in records}
+    items = [record for record in records if not isinstance(record, Parameters)]
+    return {f"{kinds[type(record)]}:{record.item_id}": record for record in items}
+
+
+def parameters(records: Iterable[Changed]) -> dict[str, Parameters]:
+    """Records of parts by name."""
+    return {record.name: record for record in records if isinstance(record, Parameters)}
+
+
+def nudge(school: Learner, by: float) -> None:
+    """Something else than learning changes the parameters of the sequence model."""
+    part = school.model.parts["sequence"]
+    part.put_parameters({name: array + np.float32(by) for name, array in part.export_parameters().items()})
 
 
 def same(one: Changed, other: Changed) -> bool:
     def flat(record: Changed) -> list[object]:
+        if isinstance(record, Parameters):
+            return [record.name, *record.arrays, *record.arrays.values()]
         values = [getattr(record, name) for name in record.__slots__]
         return [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
 
@@ -169,6 +183,8 @@ def test_a_flush_keeps_its_budget_and_all_comes_in_the_end() -> None:
 
 
 def size(record: Changed) -> int:
+    if isinstance(record, Parameters):
+        return sum(array.nbytes for array in record.arrays.values())
     if isinstance(record, ItemLists):
         return 12 * sum(map(len, record.hashes))
     return 8 * K + 60
@@ -234,10 +250,10 @@ def test_a_row_that_is_dropped_during_a_flush_is_not_published() -> None:
     school = learner()
     school.learn(lessons([(0, "a"), (0, "b")]))
     pausing = school.flush(EVERYTHING)
-    first = next(pausing).item_id
+    ((first, _),) = (key.split(":")[::-1] for key in published([next(pausing)]))
     other = "b" if first == "a" else "a"
     school.delete(hash_id(other))
-    assert all(record.item_id != other for record in pausing)
+    assert not {f"v:{other}", f"l:{other}"} & published(pausing).keys()
     assert Tombstone(other) in list(school.flush(0))
 
 
@@ -271,6 +287,41 @@ def test_rows_that_are_not_finite_begin_anew_before_they_are_published() -> None
     for record in school.sweep():
         assert not isinstance(record, ItemVectors) or np.isfinite(record.e_out).all()
     assert school.reset == 1
+
+
+def test_parameters_are_published_when_they_changed_and_can_be_followed() -> None:
+    school, heir = learner(), learner()
+    nudge(school, 0.25)
+    assert parameters(school.flush(0)) == {}
+    (record,) = parameters(school.flush(EVERYTHING)).values()
+    assert parameters(school.sweep()) == {}
+    heir.follow(record)
+    assert same(heir.model.parameters("sequence"), school.model.parameters("sequence"))
+    assert parameters(heir.sweep()) == {}
+    heir.publish_parameters_again("sequence")
+    assert all(map(same, heir.sweep(), [record]))
+
+
+def test_parameters_cost_of_the_budget() -> None:
+    school, frugal = learner(), learner()
+    for each in (school, frugal):
+        each.learn(lessons(deeds(3, 2000, items=300)))
+        list(each.sweep())
+        each.learn(lessons(deeds(8, 2000, items=300), first=2000))
+    nudge(school, 0.25)
+    mine, theirs = list(school.flush(20_000)), list(frugal.flush(20_000))
+    assert sum(map(size, mine)) <= 20_000 + 6000
+    assert len(parameters(mine)) == 1
+    assert len(published(mine)) <= len(published(theirs))
+
+
+def test_parameters_that_are_not_finite_are_mended_before_they_are_published() -> None:
+    school = learner()
+    before = school.model.parameters("sequence")
+    nudge(school, np.nan)
+    assert parameters(school.sweep()) == {}
+    assert school.reset == 1
+    assert same(school.model.parameters("sequence"), before)
 
 
 def test_nothing_to_learn() -> None:

@@ -92,9 +92,35 @@ def test_lists_of_wrong_lengths(at: int, wrong: list[bytes]) -> None:
         model.read_model(b"l:i", msgspec.msgpack.encode([*LISTS[:at], wrong, *LISTS[at + 1 :]]))
 
 
+@pytest.mark.parametrize(
+    ("content", "error", "said"),
+    [
+        (
+            {"a": ["<f4", [2], b"1234567"]},
+            UnreadableError,
+            r"model #part: expected 'a' to have the shape \(2,\), fou",
+        ),
+        ({"a": ["<f4", [3], bytes(8)]}, UnreadableError, "found 8 bytes of <f4"),
+        ({"a": ["<f4", [-1], bytes(8)]}, UnreadableError, r"shape \(-1,\)"),
+        ({"a": ["<f4", [0, 2**63], b""]}, UnreadableError, "found 0 bytes"),
+        ({"a": [">f4", [2], bytes(8)]}, InvalidError, r"expected 'a' to be of a kind among \|b1, .*, found '>f4'"),
+        ({"a": ["O", [1], bytes(8)]}, InvalidError, "found 'O'"),
+        ({"a": ["<f4", 2, bytes(8)]}, InvalidError, "model #part: Expected `array`, got `int`"),
+        ({"a": ["<f4", [2]]}, InvalidError, "model #part: Expected `array` of at least length 3"),
+        ({5: ["<f4", [2], bytes(8)]}, InvalidError, "model #part: Expected `str`, got `int`"),
+    ],
+)
+def test_parameters_that_are_wrong(content: object, error: type[WireError], said: str) -> None:
+    with pytest.raises(error, match=said):
+        model.read_model(b"#part", msgspec.msgpack.encode([1, 2, content]))
+
+
 def test_model_keys() -> None:
     assert (model.vectors_key("i-77"), model.lists_key("i-77")) == (b"v:i-77", b"l:i-77")
     assert [model.item_of_key(key) for key in (b"v:i", b"l:i", b"#writer", b"")] == ["i", "i", None, None]
+    keys = (b"#sequence", b"#writer", b"#checkpoint", b"v:i", b"")
+    assert [model.part_of_key(key) for key in keys] == ["sequence", None, None, None, None]
+    assert model.parameters_key("sequence") == b"#sequence"
 
 
 # --- ids ---------------------------------------------------------------------------------------------------------

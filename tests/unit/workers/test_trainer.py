@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from pipeline.state import Users, advance, stamp
-from pipeline.types import Events, hash_id
+from pipeline.types import Events, Parameters, hash_id
 from tests.records import NOW, Consumed
+from workers.items import ItemReplica
 from workers.lessons import action_weights, told_by
 from workers.settings import Action, Settings
 from workers.settings import Model as ModelSettings
@@ -26,6 +27,7 @@ from workers.wire.model import (
     VectorsRecord,
     WriterRecord,
     encode_checkpoint,
+    encode_parameters,
     encode_writer,
     read_model,
     vectors_key,
@@ -238,6 +240,62 @@ def test_forgotten_users_teach_nothing() -> None:
     trainer.on_states([dataclasses.replace(people.do("u", ("click", "a")), value=None)])
     assert (trainer.counts["forgotten"], trainer.counts["learned"]) == (1, 0)
     assert trainer.positions == {2: 1}
+
+
+# -------------------------------------------------------------------- parameters of parts
+def nudged(trainer: TrainerCore, by: float) -> TrainerCore:
+    """Something else than learning changed the parameters of the sequence model."""
+    part = trainer.model.parts["sequence"]
+    part.put_parameters({name: array + np.float32(by) for name, array in part.export_parameters().items()})
+    return trainer
+
+
+def arrays(trainer: TrainerCore) -> dict[str, list[float]]:
+    return {name: array.tolist() for name, array in trainer.model.parts["sequence"].export_parameters().items()}
+
+
+def test_parameters_are_published_and_followed_by_trainers_and_replicas() -> None:
+    log, fresh = Log(), core()
+    trainer = nudged(writing(log), 0.5)
+    log.append(trainer.flush())
+    assert [record.key for record in log.append(trainer.checkpoint())] == [CHECKPOINT]
+    assert log.records[-2].key == b"#sequence"
+    heir, replica = core(), ItemReplica(SETTINGS, catalog=False)
+    heir.on_model(log.records)
+    replica.on_model(log.records)
+    assert arrays(heir) == arrays(trainer) != arrays(fresh)
+    np.testing.assert_equal(replica.model.parameters("sequence").arrays, trainer.model.parameters("sequence").arrays)
+    heir.on_model(log.append([heir.begin_writing("heir", NOW)]))
+    assert list(heir.flush()) == []
+
+
+def test_parameters_of_a_deposed_writer_are_dropped_and_written_over() -> None:
+    log = Log()
+    old = nudged(writing(log, "old"), 0.5)
+    new = writing(log, "new")
+    replica = ItemReplica(SETTINGS, catalog=False)
+    new.on_model(log.append(old.flush()))
+    replica.on_model(log.records)
+    assert arrays(new) == arrays(core())
+    assert replica.counts["model_deposed"] == new.counts["model_deposed"] == 1
+    np.testing.assert_equal(replica.model.parameters("sequence").arrays, core().model.parameters("sequence").arrays)
+    (again,) = log.append(new.flush())
+    assert (again.key, read_model(again.key or b"", again.value or b"").epoch) == (b"#sequence", 2)
+    assert list(new.flush()) == []
+
+
+def test_parameters_of_another_model_are_counted_and_change_nothing() -> None:
+    log, replica = Log(), ItemReplica(SETTINGS, catalog=False)
+    writing(log)
+    wrong = Parameters("sequence", {name: np.ones(99, np.float32) for name in arrays(core())})
+    log.append([Output("shop.model.v1", b"#sequence", encode_parameters(wrong, 1, 1), [], 0)])
+    log.append([Output("shop.model.v1", b"#unheard-of", encode_parameters(wrong, 1, 2), [], 0)])
+    reader = core()
+    reader.on_model(log.records)
+    replica.on_model(log.records)
+    assert reader.counts["model_unreadable"] == replica.counts["model_unreadable"] == 1
+    assert arrays(reader) == arrays(core())
+    assert replica.model.version == reader.model.version == 2
 
 
 # -------------------------------------------------------------------- one writer
