@@ -62,12 +62,17 @@ class Recipe:
 
 def build_feeds(queries: Queries, catalog: Catalog, model: Model, recipe: Recipe) -> list[Feed]:
     """Answer a chunk of queries: the four stages, in order."""
+    safe = shortlist(queries, catalog, model, recipe)
+    shown = cut(queries, arrange(queries, catalog, safe, recipe.arrangers), recipe.size)
+    return explain(queries, catalog, model, shown, recipe.ranker)
+
+
+def shortlist(queries: Queries, catalog: Catalog, model: Model, recipe: Recipe) -> Candidates:
+    """All that may be shown, best first: what evaluation measures, before anything is arranged or cut."""
     found = gather(queries, catalog, model, recipe.sources)  # rows (c,), owner (c,): at most 200 a source and query
     kept = sift(queries, catalog, found, recipe.filters)  # only rows that may be shown to their owner
     ranked = rank(queries, catalog, model, kept, recipe.ranker)  # scores (c,), greatest first within an owner
-    safe = sift(queries, catalog, ranked, recipe.guards)  # safety after ranking
-    shown = cut(queries, arrange(queries, catalog, safe, recipe.arrangers), recipe.size)
-    return explain(queries, catalog, model, shown, recipe.ranker)
+    return sift(queries, catalog, ranked, recipe.guards)  # safety after ranking
 
 
 def gather(queries: Queries, catalog: Catalog, model: Model, sources: Sequence[Source]) -> Candidates:

@@ -23,6 +23,7 @@ COMMANDS = {
     "feed": "feed",
     "users": "users",
     "dead-letters": "dead_letters",
+    "evaluate": "evaluate",
     "demo": "demo",
     "health": "health",
 }

@@ -107,7 +107,7 @@ class FeedMaker:
 
     def _answer(self, blobs: Sequence[bytes], now: int) -> tuple[States, list[Answer]]:
         states = decode(blobs)
-        attributes = [_attributes(raw) for raw in states.attributes]
+        attributes = [attributes_of(raw) for raw in states.attributes]
         if time.perf_counter() - self._commons_since > _COMMONS_S:
             self._commons, self._commons_since = {}, time.perf_counter()
         times = np.full(len(blobs), now, np.int64)
@@ -170,7 +170,7 @@ def in_chunks(asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
 
 
 @lru_cache(maxsize=1 << 14)
-def _attributes(raw: bytes) -> Attributes:
+def attributes_of(raw: bytes) -> Attributes:
     """What a state keeps of a `profile` event."""
     if not raw:
         return NO_ATTRIBUTES

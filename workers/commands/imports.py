@@ -1,4 +1,4 @@
-"""`headrace import movielens|jsonl`: a data set into the topics `items` and `events`."""
+"""`headrace import movielens|movietweetings|yoochoose|jsonl`: a data set into the topics `items` and `events`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from workers.commands.shell import Shell, command
-from workers.importers import jsonl, movielens
+from workers.importers import jsonl, movielens, movietweetings, yoochoose
 from workers.importers.dataset import Dataset, fitting
 from workers.importers.play import Player, checker
 from workers.producer import Producer
@@ -27,6 +27,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(help="Write a data set to the topics.")
     group.command("movielens")(from_movielens)
+    group.command("movietweetings")(from_movietweetings)
+    group.command("yoochoose")(from_yoochoose)
     group.command("jsonl")(from_jsonl)
     app.add_typer(group, name="import")
 
@@ -41,6 +43,29 @@ def from_movielens(
 ) -> None:
     """Import MovieLens 100K: films as items, ratings as likes, in the order of their times."""
     _import(shell, movielens.read(path, min_rating, checker(shell.settings)), rate, limit)
+
+
+@command
+def from_movietweetings(
+    shell: Shell,
+    path: Annotated[Path, typer.Argument(help="The official MovieTweetings folder.")],
+    min_rating: Annotated[float, typer.Option(help="Ratings (of 10) from here on become likes.")] = 8.0,
+    rate: Rate = None,
+    limit: Limit = None,
+) -> None:
+    """Import MovieTweetings: films as items, ratings as likes, in the order of their times."""
+    _import(shell, movietweetings.read(path, min_rating, checker(shell.settings)), rate, limit)
+
+
+@command
+def from_yoochoose(
+    shell: Shell,
+    path: Annotated[Path, typer.Argument(help="yoochoose-clicks.dat, or a folder with it or its usual excerpt.")],
+    rate: Rate = None,
+    limit: Limit = None,
+) -> None:
+    """Import YooChoose clicks: sessions as users, in the order of their times."""
+    _import(shell, yoochoose.read(path, checker(shell.settings)), rate, limit)
 
 
 @command

@@ -46,6 +46,7 @@ def test_the_commands_are_these() -> None:
     assert [name for name, _ in leaves(typer.main.get_command(application()))] == [
         "worker",
         "feed",
+        "evaluate",
         "demo",
         "health",
         "topics apply",
@@ -53,6 +54,8 @@ def test_the_commands_are_these() -> None:
         "store apply",
         "store show",
         "import movielens",
+        "import movietweetings",
+        "import yoochoose",
         "import jsonl",
         "users show",
         "dead-letters list",

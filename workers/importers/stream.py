@@ -1,0 +1,99 @@
+"""A data set as the stream that evaluation reads: checked as the workers check events, in the order of their times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.catalog import Entry
+from pipeline.evaluation.stream import Stream
+from pipeline.types import ATTRIBUTES, PROFILE, hash_id, hash_of
+from workers.importers.dataset import Dataset, Moment
+from workers.lessons import action_weights
+from workers.settings import Settings
+from workers.wire.catalog import catalog_of
+from workers.wire.errors import InvalidError, convert
+from workers.wire.event_data import EventData, check_data, write_attributes
+from workers.wire.item import ItemData, check_item
+from workers.wire.rules import Rules
+from workers.wire.times import parse_time
+
+
+def check(moment: Moment) -> None:
+    """What evaluation asks of a moment: the rules of its topic, and that an event names its time. Raises WireError."""
+    kind, data = moment
+    if kind == "item":
+        check_item(convert(data, ItemData, "item"))
+        return
+    event = convert(data, EventData, "event")
+    check_data(event)
+    if event.time is None:
+        raise InvalidError("time: expected the time of the event, found none; evaluation goes by it")
+    parse_time(event.time)
+
+
+def stream_of(dataset: Dataset, settings: Settings) -> tuple[Stream, int]:
+    """The events of `dataset`, and how many stood behind a later one. Events of unknown actions count, as they do live.
+
+    Raises DatasetError and WireError for what cannot be read.
+    """
+    columns = _Columns(Rules.of(settings))
+    for moments in (dataset.catalog, dataset.stream):
+        for moment in moments:
+            columns.add(moment)
+    return columns.stream(settings).ordered()
+
+
+@dataclass(slots=True)
+class _Columns:
+    """Columns of Stream, while they grow."""
+
+    rules: Rules
+    users: dict[str, int] = field(default_factory=dict)
+    user: list[int] = field(default_factory=list)
+    time: list[int] = field(default_factory=list)
+    item: list[int] = field(default_factory=list)
+    item_ids: list[str] = field(default_factory=list)
+    id: list[int] = field(default_factory=list)
+    action: list[int] = field(default_factory=list)
+    effect: list[int] = field(default_factory=list)
+    attributes: dict[int, bytes] = field(default_factory=dict)
+    arrivals: list[tuple[int, Entry]] = field(default_factory=list)
+
+    def add(self, moment: Moment) -> None:
+        kind, data = moment
+        if kind == "item":
+            item = convert(data, ItemData, "item")
+            self.arrivals.append((len(self.user), catalog_of(item, len(self.arrivals)).entry()))
+        else:
+            self._event(convert(data, EventData, "event"))
+
+    def _event(self, data: EventData) -> None:
+        meaning = self.rules.meaning(data.action, data.value)
+        if meaning.names_item and data.item_id is None:
+            raise InvalidError(f"item_id: expected with action {data.action!r}, found none")
+        if meaning.effect & PROFILE:
+            self.attributes[len(self.user)] = write_attributes(data.attributes)[:ATTRIBUTES]
+        self.user.append(self.users.setdefault(data.user_id, len(self.users)))
+        self.time.append(parse_time(data.time) if data.time is not None else 0)
+        self.item.append(check_data(data))
+        self.item_ids.append(data.item_id or "")
+        self.id.append(hash_id(data.event_id) if data.event_id is not None else 0)
+        self.action.append(meaning.code)
+        self.effect.append(meaning.effect)
+
+    def stream(self, settings: Settings) -> Stream:
+        return Stream(
+            user=np.array(self.user, np.int64),
+            user_hash=np.array([hash_of(user) for user in self.users], np.uint64),
+            time=np.array(self.time, np.int64),
+            item=np.array(self.item, np.uint64),
+            item_ids=self.item_ids,
+            id=np.array(self.id, np.uint64),
+            action=np.array(self.action, np.uint8),
+            effect=np.array(self.effect, np.uint8),
+            attributes=self.attributes,
+            weights=action_weights(settings),
+            arrivals=self.arrivals,
+        )
