@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.model.covisitation import Covisitation
+from pipeline.model.neighbourhood import Neighbourhood
 from pipeline.model.parameters import Part, put
 from pipeline.model.rows import ItemRows
 from pipeline.model.sequence import Sequence
@@ -18,6 +19,7 @@ class Model:
         self.dimension = dimension
         self.sequence = Sequence(rows, dimension)
         self.covisitation = Covisitation(rows)
+        self.neighbourhood = Neighbourhood(rows)  # of users, followed from their events: no record tells it
         self.trends = Trends(rows)
         self.parts: dict[str, Part] = {"sequence": self.sequence}  # those that have parameters
         self.epoch = 0  # the writer's

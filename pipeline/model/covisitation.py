@@ -20,6 +20,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pipeline.model.changes import Changes
+from pipeline.model.greatest import greatest
 from pipeline.model.rows import ItemRows
 from pipeline.types import F32, F64, I32, I64, RING, U8, ItemLists, Owner, Rows
 
@@ -269,7 +270,7 @@ def _prune(cells: I32, stored: F32, used: U8, index: U8, row: int, kind: int) ->
     spare = np.empty(newest - start, np.float32)
     for at in range(start, newest):
         spare[at - start] = stored[row, at, 1]
-    bar = _greatest(spare, newest - start, kept)
+    bar = greatest(spare, newest - start, kept)
     above = 0
     for at in range(start, newest):
         above += stored[row, at, 1] > bar
@@ -284,32 +285,6 @@ def _prune(cells: I32, stored: F32, used: U8, index: U8, row: int, kind: int) ->
     cells[row, to, 0], stored[row, to, 1] = cells[row, newest, 0], stored[row, newest, 1]
     used[row, kind] = kept + 1
     _index_list(cells, used, index, row, kind)
-
-
-@njit(cache=True)
-def _greatest(values: F32, n: int, rank: int) -> np.float32:
-    """The rank-th greatest of values[:n] (rank >= 1), by quickselect; reorders them."""
-    low, high, want = 0, n - 1, rank - 1
-    while low < high:
-        pivot = values[(low + high) // 2]
-        left, right = low, high
-        while left <= right:
-            while values[left] > pivot:
-                left += 1
-            while values[right] < pivot:
-                right -= 1
-            if left <= right:
-                values[left], values[right] = values[right], values[left]
-                left += 1
-                right -= 1
-        if want <= right:
-            high = right
-        elif want >= left:
-            low = left
-        else:
-            break
-    greatest: np.float32 = values[want]
-    return greatest
 
 
 @njit(cache=True)
