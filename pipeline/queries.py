@@ -17,6 +17,7 @@ from pipeline.catalog import Catalog
 from pipeline.embedding import compose
 from pipeline.model import Model
 from pipeline.model.covisitation import Evidence
+from pipeline.model.neighbourhood import Neighbours
 from pipeline.model.trends import HALF_LIVES_MS
 from pipeline.selection import Proposals, best
 from pipeline.state import States
@@ -143,6 +144,26 @@ def evidence_of(queries: Queries, model: Model, rows: Rows, owner: Owner) -> F32
         return model.covisitation.of(evidence(queries, model), owner, rows), rows, owner
 
     return queries.once(("evidence of", id(rows), id(owner)), compute)[0]  # the memo holds them: their ids stay theirs
+
+
+def neighbours(queries: Queries, model: Model) -> Neighbours:
+    """What the users took who are most like those who ask, once a chunk."""
+
+    def compute() -> Neighbours:
+        count, n = model.trends.count, len(model.rows)
+        total = queries.common(("taken", n), lambda: float(count[:n].sum()))
+        return model.neighbourhood.evidence(queries.user, queries.ring_rows, count, total)
+
+    return queries.once("neighbours", compute)
+
+
+def neighbours_of(queries: Queries, model: Model, rows: Rows, owner: Owner) -> F32:
+    """vs and uk of candidates (c,), a line each: (2, c); once for the same two arrays."""
+
+    def compute() -> tuple[F32, Rows, Owner]:
+        return model.neighbourhood.of(neighbours(queries, model), owner, rows), rows, owner
+
+    return queries.once(("neighbours of", id(rows), id(owner)), compute)[0]  # as above
 
 
 def proposable(queries: Queries, catalog: Catalog) -> Mask:
