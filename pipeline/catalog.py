@@ -1,13 +1,16 @@
-"""What is published of items: availability, expiry, creators, categories, safety labels. Columns on the common rows."""
+"""What is published of items: availability, expiry, creators, categories, safety labels, content vectors.
+
+Columns on the common rows.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from pipeline.model.rows import ItemRows
-from pipeline.types import I64, U64, Mask, Rows, hash_id
+from pipeline.types import CONTENT, F32, I64, U64, Mask, Rows, hash_id
 
 CATEGORIES = 8  # kept an item; later ones cannot be muted
 OTHER_LABEL = 1 << 63  # the bit that all labels share for which no bit of their own was left
@@ -29,6 +32,7 @@ class Entry:
     published_at: int  # ms, 0 = not said
     expires_at: int  # ms, 0 = never
     offset: int  # position in `items`: the greatest wins
+    content: F32 = field(default_factory=lambda: np.empty(0, np.float32), compare=False)  # (d,) unit; (0,) = none
 
 
 class Catalog:
@@ -37,7 +41,7 @@ class Catalog:
     All columns are (capacity,) by row; only the first `len(self)` rows are in use.
     """
 
-    def __init__(self, rows: ItemRows, unlisted: bool = True) -> None:
+    def __init__(self, rows: ItemRows, unlisted: bool = True, dimension: int = CONTENT) -> None:
         self.rows = rows
         self.unlisted = unlisted
         self.labels: dict[str, int] = {}  # safety label -> bit of `unsafe`
@@ -51,6 +55,8 @@ class Catalog:
         self._creator = rows.column((), np.uint64, 0)
         self._categories = rows.column((CATEGORIES,), np.uint64, 0)
         self._unsafe = rows.column((), np.uint64, 0)
+        self._content = rows.column((dimension,), np.float32, 0)
+        self._described = rows.column((), np.bool_, False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -100,6 +106,16 @@ class Catalog:
         """(capacity,) bits of safety labels: see `label`."""
         return self._unsafe.data
 
+    @property
+    def content(self) -> F32:
+        """(capacity, d) content vectors, of length 1; zeros where nothing is known of the content."""
+        return self._content.data
+
+    @property
+    def described(self) -> Mask:
+        """(capacity,) has a content vector."""
+        return self._described.data
+
     def present(self, rows: Rows | None = None) -> Mask:
         """Which of `rows` (default: all n) a feed could name: id known, not deleted, listed unless `unlisted`."""
         those = slice(len(self)) if rows is None else rows
@@ -138,6 +154,9 @@ class Catalog:
             self.unsafe[row] |= np.uint64(self.label(name))
         if entry.title:
             self.titles[row] = entry.title
+        if entry.content.shape == self.content.shape[1:] and entry.content.any():
+            self.content[row] = entry.content
+            self.described[row] = True
         return row
 
     def remove(self, item: int, deleted_at: int, offset: int = -1) -> int:
@@ -163,8 +182,9 @@ class Catalog:
             self._offset.data[row] = -1
 
     def _reset(self, row: int) -> None:
-        for column in (self._listed, self._available, self._deleted):
+        for column in (self._listed, self._available, self._deleted, self._described):
             column.data[row] = False
         for column in (self._published_at, self._expires_at, self._creator, self._categories, self._unsafe):
             column.data[row] = 0
+        self._content.data[row] = 0
         self.titles.pop(row, None)

@@ -30,6 +30,7 @@ RING = 30  # L: items with weight > 0 that a user's embedding is made of
 IDS = 16  # event ids remembered a user: the idempotency window
 MARKS = 1024  # consumed and blocked items together
 ATTRIBUTES = 256  # bytes of a user's attributes
+CONTENT = 128  # d: components of a content vector
 
 # What an event does to its user's state (bits of `Events.effect`).
 POSITIVE = 1  # weight > 0: enters the ring

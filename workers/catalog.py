@@ -10,10 +10,20 @@ from typing import Any
 
 import structlog
 
+from pipeline.content.corpus import Corpus
+from pipeline.content.item import Content
+from pipeline.recipe import ENCODING
 from workers.producer import Producer
 from workers.replica import Follower
 from workers.settings import Settings
-from workers.wire.catalog import Gravestone, catalog_of, encode_catalog, gravestone_of, read_catalog
+from workers.wire.catalog import (
+    CatalogItem,
+    Gravestone,
+    catalog_of,
+    encode_catalog,
+    gravestone_of,
+    read_catalog,
+)
 from workers.wire.dead_letter import BadRecord, dead_letter
 from workers.wire.errors import WireError
 from workers.wire.item import read_item
@@ -24,24 +34,40 @@ log = structlog.get_logger()
 _GRAVESTONE_DAYS = 90
 _SWEEP_EVERY_S = 3600.0
 _DAY_MS = 86_400_000
+_SLICE = 8  # items encoded before others have their turn: about a millisecond
 
 
 class CatalogHandler:
     """Turns records of `items` into records of `catalog`; what cannot be used becomes a dead letter."""
 
-    def __init__(self, settings: Settings, producer: Producer) -> None:
+    def __init__(self, settings: Settings, producer: Producer, keeper: Keeper) -> None:
         self.counts: Counter[str] = Counter()
-        self._producer = producer
+        self._producer, self._keeper = producer, keeper
         self._topic = settings.topic("catalog")
         self._dead_letters = settings.topic("dead-letters")
         self._group = settings.topic("catalog")
 
     async def handle(self, records: Sequence[Any]) -> None:
         """Write the catalogue records of `records`; when this returns they are acknowledged by the broker."""
+        await self._keeper.follower.caught_up.wait()  # a word is rare or not by what the whole catalogue says
         now = int(time.time() * 1000)
-        await self._producer.send([self._output(record, now) for record in records])
+        read = [self._read(record, now) for record in records]
+        for entry in read:
+            if isinstance(entry, CatalogItem):
+                self._keeper.observe(entry)  # all of them before the first is encoded: they may be the first of all
+        outputs = []
+        for at, entry in enumerate(read):
+            outputs.append(entry if isinstance(entry, Output) else self._output(entry))
+            if at % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)  # others share the loop
+        await self._producer.send(outputs)
 
-    def _output(self, record: Any, now: int) -> Output:
+    def warm_up(self) -> None:
+        """Load the kernels."""
+        ENCODING(Content(1, title="first"), Corpus())
+
+    def _read(self, record: Any, now: int) -> CatalogItem | Gravestone | Output:
+        """The catalogue's record of a record of `items`, or the dead letter that it became."""
         try:
             item_id, item = read_item(record)
             entry = gravestone_of(item_id, record.offset, now) if item is None else catalog_of(item, record.offset)
@@ -50,22 +76,29 @@ class CatalogHandler:
             bad = BadRecord(record, error.stage, str(error), type(error).__name__)
             return dead_letter(bad, self._dead_letters, self._group, now)
         self.counts["deleted" if item is None else "items"] += 1
-        return Output(self._topic, item_id.encode(), encode_catalog(entry), [], 0)
+        return entry
+
+    def _output(self, entry: CatalogItem | Gravestone) -> Output:
+        if isinstance(entry, CatalogItem):
+            entry = self._keeper.encode(entry)
+        return Output(self._topic, entry.item_id.encode(), encode_catalog(entry), [], 0)
 
 
-class Gravestones:
-    """Follows `catalog` for gravestones, and removes those that have stood for 90 days: then nobody needs them."""
+class Keeper:
+    """Follows `catalog`: knows what its items say together, and removes gravestones that have stood for 90 days, for
+    then nobody needs them."""
 
     def __init__(self, settings: Settings, producer: Producer) -> None:
         self.removed = 0
         self._producer = producer
         self._topic = settings.topic("catalog")
+        self._corpus, self._code = Corpus(), ENCODING.code
         self._standing: dict[bytes, int] = {}  # key -> deleted_at, ms
         self._stop = asyncio.Event()
         self.follower = Follower(settings, self._topic, self.on_records)
 
     def on_records(self, records: Sequence[Any]) -> None:
-        """Note gravestones, and what has replaced them."""
+        """Count what items say; note gravestones, and what has replaced them."""
         for record in records:
             self._standing.pop(record.key, None)
             if record.value is None:
@@ -77,6 +110,16 @@ class Gravestones:
                 continue
             if isinstance(entry, Gravestone):
                 self._standing[record.key] = entry.deleted_at
+            else:
+                self.observe(entry)
+
+    def observe(self, item: CatalogItem) -> None:
+        """Count what an item says, once."""
+        ENCODING.observe(item.says(), self._corpus)
+
+    def encode(self, item: CatalogItem) -> CatalogItem:
+        """The item with its content vector, by what all items say so far."""
+        return item.encoded(ENCODING(item.says(), self._corpus), self._code)
 
     async def run(self) -> None:
         """Sweep every hour until `stop`."""

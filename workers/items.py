@@ -13,6 +13,7 @@ from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.model.parameters import UnfitError
 from pipeline.model.rows import ItemRows
+from pipeline.recipe import ENCODING
 from pipeline.types import hash_id
 from workers.replica import GATHER_MS, Follower
 from workers.settings import Settings
@@ -29,7 +30,8 @@ class ItemReplica:
     def __init__(self, settings: Settings, *, catalog: bool) -> None:
         self.rows = ItemRows()
         self.model = Model(self.rows, settings.model.dimension)
-        self.catalog = Catalog(self.rows, unlisted=settings.feed.unlisted)
+        self.catalog = Catalog(self.rows, settings.feed.unlisted, ENCODING.dimension)
+        self._encoding = ENCODING.code
         self.counts: Counter[str] = Counter()
         self.parts = [Follower(settings, settings.topic("model"), self.on_model, gather_ms=GATHER_MS)]
         if catalog:
@@ -90,4 +92,4 @@ class ItemReplica:
         if isinstance(read, Gravestone):
             self.catalog.remove(read.hash, read.deleted_at, read.offset)
         else:
-            self.catalog.put(read.entry())
+            self.catalog.put(read.entry(self._encoding))

@@ -22,7 +22,7 @@ import uvloop
 
 from workers import kernels
 from workers.app import STOP_WITHIN_S, Host, OnRecords, Part, hosting
-from workers.catalog import CatalogHandler, Gravestones
+from workers.catalog import CatalogHandler, Keeper
 from workers.embedding import EmbeddingHandler
 from workers.health import Heartbeat
 from workers.items import ItemReplica
@@ -208,9 +208,10 @@ class Process:
 
     async def _build_catalog(self, _: ItemReplica | None) -> None:
         producer = await self._producer()
-        gravestones = Gravestones(self.settings, producer)
-        handler = CatalogHandler(self.settings, producer)
-        self._parts += [gravestones.follower, gravestones]
+        keeper = Keeper(self.settings, producer)
+        handler = CatalogHandler(self.settings, producer, keeper)
+        self._parts += [keeper.follower, keeper]
+        self._warm.append(handler.warm_up)
         self._agent = (self.settings.topic("items"), handler.handle)
         self._stats.append(lambda: {"catalog": dict(handler.counts)})
 

@@ -162,6 +162,16 @@ def test_catalog_item() -> None:
     assert catalog.encode_catalog(read) == packed("catalog_item")
 
 
+def test_catalog_item_with_its_content() -> None:
+    read = catalog.read_catalog(packed("catalog_content"))
+    vector = f32(0.6, 0, -0.8)
+    assert read == catalog.catalog_of(SHOE, 41).encoded(vector, 2**64 - 7)
+    assert isinstance(read, catalog.CatalogItem)
+    assert read.entry(2**64 - 7).content.tolist() == vector.tolist()
+    assert read.entry(7).content.tolist() == []
+    assert catalog.encode_catalog(read) == packed("catalog_content")
+
+
 def test_catalog_gravestone() -> None:
     read = catalog.read_catalog(packed("catalog_gravestone"))
     assert read == catalog.Gravestone("i-77", hash_id("i-77"), deleted_at=NOW, offset=42)

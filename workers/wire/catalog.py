@@ -1,15 +1,19 @@
-"""`catalog.v1`: an item as it was published, checked, with its hash and its offset in `items`; or its gravestone.
+"""`catalog.v1`: an item as it was published, checked, with its hash, content vector and offset in `items`; or its
+gravestone.
 
-MessagePack, fields by name. A follower ignores a record whose offset is lower than the one it has of the item.
+MessagePack, fields by name. A follower ignores a record whose offset is lower than the one it has of the item, and a
+content vector that another encoding made: it reads `items` anew to have them all encoded again.
 """
 
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 
 from pipeline.catalog import Entry
-from pipeline.types import hash_id
-from workers.wire.errors import decode
+from pipeline.content.item import Content, Fact, Given
+from pipeline.types import F32, hash_id
+from workers.wire.errors import UnreadableError, decode
 from workers.wire.item import ItemData, Value, Vector, item_time
 
 
@@ -33,10 +37,11 @@ class CatalogItem(msgspec.Struct, tag_field="kind", tag="item", omit_defaults=Tr
     expires_at: int = 0  # ms, 0 = never
     vectors: dict[str, Vector] = {}
     attributes: dict[str, Value] = {}
-    content: bytes | None = None  # float32 little-endian: the content vector, where an encoder made one
+    content: bytes | None = None  # float32 little-endian: the content vector; absent where the item says nothing
+    encoding: int = 0  # tells what made the content vector
 
-    def entry(self) -> Entry:
-        """What `pipeline.catalog` keeps of it."""
+    def entry(self, encoding: int = 0) -> Entry:
+        """What `pipeline.catalog` keeps of it; with the content vector, if `encoding` made it."""
         return Entry(
             item_id=self.item_id,
             hash=self.hash,
@@ -50,7 +55,29 @@ class CatalogItem(msgspec.Struct, tag_field="kind", tag="item", omit_defaults=Tr
             published_at=self.published_at,
             expires_at=self.expires_at,
             offset=self.offset,
+            content=_vector(self.content) if self.content and self.encoding == encoding else _NO_VECTOR,
         )
+
+    def says(self) -> Content:
+        """What encoders read of it."""
+        return Content(
+            hash=self.hash,
+            title=self.title,
+            text=self.text,
+            categories=tuple(self.categories),
+            tags=tuple(self.tags),
+            creator_id=self.creator_id,
+            price=self.price,
+            currency=self.currency or "",
+            published_at=self.published_at,
+            attributes={name: _fact(value) for name, value in self.attributes.items()},
+            vectors={name: Given(vector.model, vector.array()) for name, vector in self.vectors.items()},
+        )
+
+    def encoded(self, vector: F32, encoding: int) -> CatalogItem:
+        """The same with a content vector (d,) that `encoding` made; without one where all of it is 0."""
+        packed = vector.astype("<f4").tobytes() if vector.any() else None
+        return msgspec.structs.replace(self, content=packed, encoding=encoding if packed else 0)
 
 
 class Gravestone(msgspec.Struct, tag_field="kind", tag="gravestone", frozen=True):
@@ -101,4 +128,24 @@ def encode_catalog(record: CatalogItem | Gravestone) -> bytes:
 
 def read_catalog(value: bytes) -> CatalogItem | Gravestone:
     """The record in `value`. Raises WireError."""
-    return decode(_decoder, value, "catalog")
+    record = decode(_decoder, value, "catalog")
+    if isinstance(record, CatalogItem) and record.content is not None:
+        _check_content(record.content)
+    return record
+
+
+def _check_content(packed: bytes) -> None:
+    if len(packed) % 4 or not np.isfinite(_vector(packed)).all():
+        raise UnreadableError(f"catalog: expected a content vector of finite float32, found {len(packed)} bytes")
+
+
+def _vector(packed: bytes) -> F32:
+    """(d,) a view."""
+    return np.frombuffer(packed, "<f4")
+
+
+def _fact(value: Value) -> Fact:
+    return tuple(value) if isinstance(value, list) else value
+
+
+_NO_VECTOR: F32 = np.empty(0, np.float32)

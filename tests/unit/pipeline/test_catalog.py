@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from pipeline.catalog import OTHER_LABEL, Catalog
@@ -33,6 +35,23 @@ def test_what_is_published_lies_in_columns() -> None:
     assert c.categories[row].tolist() == [hash_id(name) for name in names[:8]]
     assert c.unsafe[row] == c.label("nsfw") | c.label("gore")
     assert (c.expires_at[row], c.published_at[row], c.title(row)) == (5, 4, "A")
+
+
+def test_a_content_vector_lies_in_a_column_while_it_holds() -> None:
+    c, vector = Catalog(ItemRows(16), dimension=3), np.array([0.6, 0, -0.8], np.float32)
+    row = c.put(entry("a", 1, content=vector))
+    assert (c.described[row], c.content[row].tolist()) == (True, vector.tolist())
+    c.put(entry("a", 2))
+    assert (c.described[row], c.content[row].tolist()) == (False, [0, 0, 0])
+    for at, none in enumerate((np.zeros(3, np.float32), np.ones(4, np.float32), np.empty(0, np.float32))):
+        c.put(entry("a", 3 + at, content=none))
+        assert (c.described[row], c.content[row].tolist()) == (False, [0, 0, 0])
+    ends: list[Callable[[], object]] = [lambda: c.remove(hash_id("a"), NOW), lambda: c.drop(hash_id("a"))]
+    for end in ends:
+        c.put(entry("a", 9, content=vector))
+        assert c.described[row]
+        end()
+        assert (c.described[row], c.content[row].tolist()) == (False, [0, 0, 0])
 
 
 def test_a_lower_offset_is_ignored() -> None:

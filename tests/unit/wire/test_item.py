@@ -6,10 +6,12 @@ import base64
 import json
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from pipeline.catalog import Entry
+from pipeline.content.item import Content
 from pipeline.types import hash_id
 from tests.records import NOW, Consumed
 from workers.wire.catalog import CatalogItem, catalog_of, encode_catalog, gravestone_of, read_catalog
@@ -149,6 +151,40 @@ def test_entry_of_a_full_item() -> None:
     assert read.entry() == Entry(
         "i-77", hash_id("i-77"), "Shoe", ("shoes",), ("vegan",), "acme", False, ("nsfw",), "autumn", NOW, 1, 9
     )
+
+
+def test_what_encoders_read_of_an_item() -> None:
+    data = ItemData(
+        "i-77", title="Shoe", text="Light.", categories=["shoes"], tags=["vegan"], creator_id="acme", price=89.0,
+        currency="EUR", published_at=NOW, vectors={"image": Vector("clip", 2, b"\0\0\x80?\0\0\0@")},
+        attributes={"brand": "acme", "sizes": ["41", "42"], "pieces": 2, "note": None},
+    )  # fmt: skip
+    says = catalog_of(data, 9).says()
+    assert (says.hash, says.title, says.text, says.categories, says.tags, says.creator_id, says.published_at) == (
+        hash_id("i-77"), "Shoe", "Light.", ("shoes",), ("vegan",), "acme", NOW,
+    )  # fmt: skip
+    assert says.attributes == {"brand": "acme", "sizes": ("41", "42"), "pieces": 2, "note": None}
+    assert says.numbers() == {"published_at": NOW, "price EUR": 89.0, "attribute pieces": 2.0}
+    assert (says.vectors["image"].model, says.vectors["image"].values.tolist()) == ("clip", [1, 2])
+    assert catalog_of(ItemData("i-78"), 1).says() == Content(hash_id("i-78"))
+
+
+def test_a_content_vector_is_taken_if_the_same_encoding_made_it() -> None:
+    vector = np.array([0.6, -0.8], np.float32)
+    item = catalog_of(ItemData("i-77"), 9)
+    read = read_catalog(encode_catalog(item.encoded(vector, 5)))
+    assert isinstance(read, CatalogItem)
+    assert [read.entry(encoding).content.tolist() for encoding in (5, 6, 0)] == [vector.tolist(), [], []]
+    nothing = item.encoded(np.zeros(2, np.float32), 5)
+    assert (nothing.content, nothing.encoding) == (None, 0)
+    assert item.entry(5).content.tolist() == []
+
+
+@pytest.mark.parametrize("packed", [b"\0" * 7, b"\0\0\xc0\x7f", b"\0\0\x80\x7f\0\0\0\0"])
+def test_a_content_vector_that_is_none(packed: bytes) -> None:
+    record = msgspec.structs.replace(catalog_of(ItemData("i-77"), 9), content=packed)
+    with pytest.raises(UnreadableError, match="content vector"):
+        read_catalog(encode_catalog(record))
 
 
 def test_gravestone() -> None:
