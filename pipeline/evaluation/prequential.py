@@ -24,7 +24,7 @@ from pipeline.model.sequence import draw
 from pipeline.queries import NO_ATTRIBUTES, Attributes, Queries, queries_from
 from pipeline.retrieval import Recipe, arrange, shortlist
 from pipeline.state import Advanced, Outcome, Users, advance
-from pipeline.types import F64, I16, I64, POSITIVE, Mask, Rows
+from pipeline.types import F64, FORGETS, I16, I64, POSITIVE, Mask, Rows
 
 CUT = 10  # places whose items count as shown
 _DICE = 0x5EED0FEA1  # of the sample: it does not depend on the seed, so that runs are compared on the same queries
@@ -126,6 +126,8 @@ class Prequential:
             return
         self._blobs[user] = advanced.buffer.tobytes()
         item = int(self._stream.item[at])
+        if self._stream.effect[at] & FORGETS:
+            self.model.neighbourhood.forget(int(self._stream.user_hash[user]))
         if self._stream.effect[at] & POSITIVE and item:
             if draw(np.uint64(_DICE), at) % np.uint64(self._setup.sample) == 0:
                 self._test(at, user, before, item)
@@ -194,13 +196,15 @@ class Prequential:
             learn(queries, self.catalog, self.model, found, np.array([chosen]))
 
     def _learn(self, at: int, advanced: Advanced) -> None:
-        """As the trainer does, from what the `states` record of this event tells."""
+        """As the trainer does from what the `states` record of this event tells, and retrieval from `recent`."""
         begun = self._clock()
         learned = self.learner.learn(lessons_from(self._told(at, advanced), self._stream.weights))
+        user, row = self._stream.user[at], self.model.rows.rows(self._stream.item[at : at + 1])
+        self.model.neighbourhood.add(self._stream.user_hash[user : user + 1], row)
         self._learn_s += self._clock() - begun
         self._learned += learned.learned
         if self._baselines is not None and learned.learned:
-            self._baselines.count(int(self.model.rows.find(self._stream.item[at : at + 1])[0]))
+            self._baselines.count(int(row[0]))
 
     def _told(self, at: int, advanced: Advanced) -> Told:
         stream, one = self._stream, slice(at, at + 1)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation.baselines import NAMES
-from pipeline.evaluation.metrics import CUT, Figures, errors, figures, gini, mean, scores
+from pipeline.evaluation.metrics import CUT, Figures, errors, figures, gini, mean
 from pipeline.evaluation.prequential import Outcomes, Setup
 from pipeline.types import F64, I64, Mask
 
@@ -42,13 +42,8 @@ def report(outcomes: Outcomes, setup: Setup) -> dict[str, Any]:
         "repeats": _group(outcomes.rank, outcomes.user, known & outcomes.repeat),
         "first_time": _group(outcomes.rank, outcomes.user, known & ~outcomes.repeat),
         "by_source": _by_source(outcomes, known),
-        "candidates": {
-            "mean": mean(outcomes.candidates[known].astype(np.float64)),
-            "hold_the_chosen": mean(np.isfinite(rank).astype(np.float64)),
-        },
-        "coverage": mean((outcomes.shown > 0).astype(np.float64)),
+        "coverage": _share(outcomes.shown > 0),
         "gini": gini(outcomes.shown),
-        "reset_rows": outcomes.reset,
         "us_per_event": {
             "learn": _us(outcomes.learn_s, outcomes.learned),
             "query": _us(outcomes.query_s, len(outcomes.rank)),
@@ -68,18 +63,20 @@ def _binned(values: I64, edges: tuple[tuple[int, str], ...], ranks: F64) -> dict
 
 def _by_source(outcomes: Outcomes, known: Mask) -> dict[str, dict[str, float | None]]:
     """Of the known users' queries: how often each source proposed the chosen item, stood behind a hit in the first ten,
-    and was alone behind one."""
+    and was alone behind one. "any" is their union, before filters."""
     proposed = outcomes.proposed[known] > 0  # (q, s)
-    hit = scores(outcomes.rank[known], f"recall@{CUT}").astype(np.bool_)
+    hit = outcomes.rank[known] <= CUT
     alone = proposed & (proposed.sum(axis=1) == 1)[:, None]
-    return {
-        name: {
-            "proposed": mean(proposed[:, at].astype(np.float64)),
-            "hits": mean((proposed[:, at] & hit).astype(np.float64)),
-            "alone": mean((alone[:, at] & hit).astype(np.float64)),
-        }
-        for at, name in enumerate(outcomes.sources)
-    }
+    anyone: Mask = np.logical_or.reduce(proposed, axis=1)
+    found = {"any": {"proposed": _share(anyone), "hits": _share(hit), "alone": None}}
+    for at, name in enumerate(outcomes.sources):
+        column = proposed[:, at]
+        found[name] = {"proposed": _share(column), "hits": _share(column & hit), "alone": _share(alone[:, at] & hit)}
+    return found
+
+
+def _share(mask: Mask) -> float | None:
+    return mean(mask.astype(np.float64))
 
 
 def _us(seconds: float, n: int) -> float | None:

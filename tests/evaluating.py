@@ -1,0 +1,95 @@
+"""Streams by hand, and recipes whose lists a pencil can follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.catalog import Catalog, Entry
+from pipeline.evaluation.prequential import Setup
+from pipeline.evaluation.stream import Stream
+from pipeline.features.popularity import Popularity
+from pipeline.filters.not_blocked import NotBlocked
+from pipeline.filters.not_consumed import NotConsumed
+from pipeline.model import Model
+from pipeline.queries import Queries
+from pipeline.ranking import Feature, Weighted
+from pipeline.retrieval import Arranger, Recipe
+from pipeline.selection import Proposals
+from pipeline.types import BLOCKS, CONSUMES, F32, FORGETS, POSITIVE, Owner, Rows, hash_of
+
+CLICK, DISLIKE, VIEW, GLANCE, FORGET = 3, 7, 2, 1, 10
+EFFECTS = {CLICK: POSITIVE | CONSUMES, DISLIKE: CONSUMES | BLOCKS, VIEW: POSITIVE, GLANCE: 0, FORGET: FORGETS}
+WEIGHTS = np.zeros(256, np.float32)
+WEIGHTS[[CLICK, VIEW, DISLIKE]] = 1.0, 0.3, -1.0
+SECOND = 1_000
+BY_COUNT: tuple[tuple[Feature, float], ...] = ((Popularity(), 1.0),)
+
+
+class Did(NamedTuple):
+    """One event; what a test does not care about has a default."""
+
+    user: str
+    item: str
+    action: int = CLICK
+    time: int = -1  # s; -1 = a second after the event before
+    id: int = 0
+
+
+def stream(events: Sequence[Did], arrivals: Sequence[tuple[int, Entry]] = ()) -> Stream:
+    """The events as a stream, from second 1 on."""
+    users = {user: at for at, user in enumerate(dict.fromkeys(event.user for event in events))}
+    return Stream(
+        user=np.array([users[event.user] for event in events], np.int64),
+        user_hash=np.array([hash_of(user) for user in users], np.uint64),
+        time=np.array([SECOND * (at + 1 if did.time < 0 else did.time) for at, did in enumerate(events)], np.int64),
+        item=np.array([hash_of(event.item) if event.item else 0 for event in events], np.uint64),
+        item_ids=[event.item for event in events],
+        id=np.array([event.id for event in events], np.uint64),
+        action=np.array([event.action for event in events], np.uint8),
+        effect=np.array([EFFECTS[event.action] for event in events], np.uint8),
+        attributes={},
+        weights=WEIGHTS,
+        arrivals=arrivals,
+    )
+
+
+def told(text: str) -> Stream:
+    """A stream of clicks: "1a 2b" is user 1 with item a, then user 2 with item b."""
+    return stream([Did(word[0], word[1:]) for word in text.split()])
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """Proposes every item that has been taken, in the order of its row."""
+
+    name: str = "everything"
+    first: int = 0
+
+    def __call__(self, queries: Queries, catalog: Catalog, model: Model) -> Proposals:
+        rows = np.flatnonzero(model.trends.count[: len(model.rows)] > 0)[self.first :]
+        return Proposals(np.array((0, len(rows))), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Finds nothing better than anything."""
+
+    names: tuple[str, ...] = ()
+
+    def __call__(self, queries: Queries, catalog: Catalog, model: Model, rows: Rows, owner: Owner) -> F32:
+        return np.zeros(len(rows), np.float32)
+
+    def parts(self, queries: Queries, catalog: Catalog, model: Model, rows: Rows, owner: Owner) -> F32:
+        return np.zeros((0, len(rows)), np.float32)
+
+
+def plain(*arrangers: Arranger, repeats: bool = False, ranker: Weighted | Alike | None = None) -> Setup:
+    """By all-time popularity."""
+    filters = (NotBlocked(),) if repeats else (NotBlocked(), NotConsumed())
+    by_count = Weighted(BY_COUNT)
+    sources = (Everything(), Everything("later", 1))
+    return Setup(Recipe("plain", sources, filters, ranker or by_count, (), arrangers, 10), dimension=4, negatives=2)
