@@ -22,6 +22,7 @@ from pipeline.model import Model
 from pipeline.model.rows import ItemRows
 from pipeline.model.sequence import draw
 from pipeline.queries import NO_ATTRIBUTES, Attributes, Queries, queries_from
+from pipeline.recipe import ENCODING
 from pipeline.retrieval import Recipe, arrange, shortlist
 from pipeline.state import Advanced, Outcome, Users, advance
 from pipeline.types import F64, FORGETS, I16, I64, POSITIVE, Mask, Rows
@@ -88,7 +89,7 @@ class Prequential:
 
     def __init__(self, stream: Stream, setup: Setup, clock: Callable[[], float] = lambda: 0.0) -> None:
         self.model = Model(ItemRows(), setup.dimension)
-        self.catalog = Catalog(self.model.rows, setup.unlisted)
+        self.catalog = Catalog(self.model.rows, setup.unlisted, ENCODING.dimension)
         self.learner = Learner(self.model, setup.seed, setup.negatives)
         self._stream, self._setup, self._clock = stream, setup, clock
         self._baselines = Baselines(self.model, self.catalog, setup.recipe) if setup.baselines else None

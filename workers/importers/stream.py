@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 
 from pipeline.catalog import Entry
+from pipeline.content.corpus import Corpus
 from pipeline.evaluation.stream import Stream
+from pipeline.recipe import ENCODING
 from pipeline.types import ATTRIBUTES, PROFILE, hash_id, hash_of
 from workers.importers.dataset import Dataset, Moment
 from workers.lessons import action_weights
 from workers.settings import Settings
-from workers.wire.catalog import catalog_of
+from workers.wire.catalog import CatalogItem, catalog_of
 from workers.wire.errors import InvalidError, convert
 from workers.wire.event_data import EventData, check_data, write_attributes
 from workers.wire.item import ItemData, check_item
@@ -59,13 +63,13 @@ class _Columns:
     action: list[int] = field(default_factory=list)
     effect: list[int] = field(default_factory=list)
     attributes: dict[int, bytes] = field(default_factory=dict)
-    arrivals: list[tuple[int, Entry]] = field(default_factory=list)
+    arrivals: list[tuple[int, CatalogItem]] = field(default_factory=list)
 
     def add(self, moment: Moment) -> None:
         kind, data = moment
         if kind == "item":
             item = convert(data, ItemData, "item")
-            self.arrivals.append((len(self.user), catalog_of(item, len(self.arrivals)).entry()))
+            self.arrivals.append((len(self.user), catalog_of(item, len(self.arrivals))))
         else:
             self._event(convert(data, EventData, "event"))
 
@@ -95,5 +99,14 @@ class _Columns:
             effect=np.array(self.effect, np.uint8),
             attributes=self.attributes,
             weights=action_weights(settings),
-            arrivals=self.arrivals,
+            arrivals=list(_encoded(self.arrivals)),
         )
+
+
+def _encoded(arrivals: list[tuple[int, CatalogItem]]) -> Iterator[tuple[int, Entry]]:
+    """With content vectors, as the catalog worker makes them: by what all items say that are there by then."""
+    corpus, code = Corpus(), ENCODING.code
+    for at, together in groupby(arrivals, lambda arrival: arrival[0]):
+        items = [item for _, item in together]
+        for item, vector in zip(items, ENCODING.all([item.says() for item in items], corpus), strict=True):
+            yield at, item.encoded(vector, code).entry(code)
