@@ -42,7 +42,7 @@ class Feed:
 def explain(queries: Queries, catalog: Catalog, model: Model, shown: Candidates, ranker: Ranker) -> list[Feed]:
     """The feeds of q queries, from what is to be shown."""
     rows, owner, trail = shown.rows, shown.owner, shown.trail
-    parts = ranker.parts(queries, catalog, model, rows, owner)  # (f, c)
+    parts = ranker.parts(queries, catalog, model, shown)  # (f, c)
     why = _listed(because(queries, model, shown, dict(zip(ranker.names, parts, strict=True))))
     places = _told(*ranks(trail.proposals, trail.sources, rows, owner, len(queries), len(catalog)))
     values = _told(ranker.names, _worth_telling(parts.T))

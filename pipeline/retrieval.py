@@ -108,7 +108,7 @@ def sift(queries: Queries, catalog: Catalog, candidates: Candidates, filters: Se
 
 def rank(queries: Queries, catalog: Catalog, model: Model, candidates: Candidates, ranker: Ranker) -> Candidates:
     """Scored, each owner's greatest first."""
-    scores = ranker(queries, catalog, model, candidates.rows, candidates.owner)
+    scores = ranker(queries, catalog, model, candidates)
     return replace(candidates, scores=scores).take(order(candidates.owner, scores))
 
 

@@ -20,6 +20,7 @@ U64 = NDArray[np.uint64]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 I16 = NDArray[np.int16]
+F16 = NDArray[np.float16]
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Rows = NDArray[np.int64]  # rows of items, private to a process

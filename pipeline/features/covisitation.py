@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from pipeline.candidates import Candidates
 from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.queries import Queries, evidence_of
-from pipeline.types import F32, Owner, Rows
+from pipeline.types import F32
 
 
 @dataclass(frozen=True, slots=True)
 class Covisitation:
-    """log(eps + cov_j), cov_j = sum_d .9^(d-1) S[i_d, j] / sqrt(n_{i_d})."""
+    """cov_j = sum_d .9^(d-1) S[i_d, j] / sqrt(n_{i_d}); its logarithm is ranked by."""
 
     name: str = "covisitation"
+    columns: tuple[str, ...] = ("covisitation",)
     eps: float = 1e-3
+    floors: tuple[float, ...] = (0.0,)
 
-    @property
-    def floor(self) -> float:
-        """The value of an item without this evidence."""
-        return float(np.log(self.eps))
-
-    def __call__(self, queries: Queries, catalog: Catalog, model: Model, rows: Rows, owner: Owner) -> F32:  # noqa: ARG002
-        cov = evidence_of(queries, model, rows, owner)[0]
-        column: F32 = np.log(cov + np.float32(self.eps))
-        return column
+    def __call__(self, queries: Queries, catalog: Catalog, model: Model, candidates: Candidates, out: F32) -> None:  # noqa: ARG002
+        out[0] = evidence_of(queries, model, candidates.rows, candidates.owner)[0]

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
+from numba import njit
 
+from pipeline.candidates import Candidates
 from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.queries import Queries
-from pipeline.types import F32, Owner, Rows
+from pipeline.types import F32, F64, Rows
 
 
 @dataclass(frozen=True, slots=True)
 class Popularity:
-    """log(eps + n_j), n_j the all-time weight."""
+    """n_j, the all-time weight; its logarithm is ranked by."""
 
     name: str = "popularity"
+    columns: tuple[str, ...] = ("popularity",)
     eps: float = 0.5
+    floors: tuple[float, ...] = (0.0,)
 
-    @property
-    def floor(self) -> float:
-        """The value of an item without this evidence."""
-        return float(np.log(self.eps))
+    def __call__(self, queries: Queries, catalog: Catalog, model: Model, candidates: Candidates, out: F32) -> None:  # noqa: ARG002
+        _pick(model.trends.count, candidates.rows, out[0])
 
-    def __call__(self, queries: Queries, catalog: Catalog, model: Model, rows: Rows, owner: Owner) -> F32:  # noqa: ARG002
-        n = len(model.rows)
 
-        def compute() -> F32:
-            column: F32 = np.log(model.trends.count[:n].astype(np.float32) + np.float32(self.eps))
-            return column
-
-        return queries.common((self.name, self.eps, n), compute)[rows]
+@njit(cache=True)
+def _pick(count: F64, rows: Rows, out: F32) -> None:
+    for at in range(len(rows)):
+        out[at] = count[rows[at]]

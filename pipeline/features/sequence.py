@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numba import njit
+
+from pipeline.candidates import Candidates
 from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.queries import Queries, logits
@@ -15,13 +19,16 @@ class Sequence:
     """z_j = h . e_out[j] + b_j; all of it is 0 for an item that the model does not know."""
 
     name: str = "sequence"
+    columns: tuple[str, ...] = ("sequence",)
+    eps: float = 0.0
+    floors: tuple[float, ...] = (0.0,)
 
-    @property
-    def floor(self) -> float:
-        """The value of an item without this evidence."""
-        return 0.0
+    def __call__(self, queries: Queries, catalog: Catalog, model: Model, candidates: Candidates, out: F32) -> None:  # noqa: ARG002
+        _pick(logits(queries, model), candidates.owner, candidates.rows, out[0])
 
-    def __call__(self, queries: Queries, catalog: Catalog, model: Model, rows: Rows, owner: Owner) -> F32:  # noqa: ARG002
-        scores = logits(queries, model)
-        column: F32 = scores.reshape(-1)[owner * scores.shape[1] + rows]
-        return column
+
+@njit(cache=True)
+def _pick(scores: F32, owner: Owner, rows: Rows, out: F32) -> None:
+    for at in range(len(rows)):
+        score = scores[owner[at], rows[at]]
+        out[at] = score if np.isfinite(score) else np.float32(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.model.covisitation import Covisitation
 from pipeline.model.neighbourhood import Neighbourhood
 from pipeline.model.parameters import Part, put
+from pipeline.model.ranker import RankerModel
 from pipeline.model.rows import ItemRows
 from pipeline.model.sequence import Sequence
 from pipeline.model.trends import Trends
@@ -21,7 +22,8 @@ class Model:
         self.covisitation = Covisitation(rows)
         self.neighbourhood = Neighbourhood(rows)  # of users, followed from their events: no record tells it
         self.trends = Trends(rows)
-        self.parts: dict[str, Part] = {"sequence": self.sequence}  # those that have parameters
+        self.ranker = RankerModel()
+        self.parts: dict[str, Part] = {"sequence": self.sequence, "ranker": self.ranker}  # those that have parameters
         self.epoch = 0  # the writer's
         self.version = 0  # the writer's count of flushes; never restarts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -9,19 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.candidates import Candidates, starts
 from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.provenance import Feed
 from pipeline.queries import Queries, proposable
-from pipeline.ranking import Feature
+from pipeline.ranking import Feature, Learned, matrix, shape
 from pipeline.recipe import ARRANGERS, FILTERS, GUARDS, RANKER, RECIPES, SOURCES, home
-from pipeline.retrieval import Arranger, Filter, Recipe, Source, build_feeds, gather, sift
+from pipeline.retrieval import Arranger, Filter, Recipe, Source, build_feeds, gather, shortlist, sift
 from pipeline.selection import LIMIT, Proposals, owners
 from pipeline.types import I64, Owner, Rows
 from tests.retrieving import World, world
 
 ALL_FILTERS = tuple({part.name: part for part in (*FILTERS, *home().filters, *GUARDS)}.values())
-FEATURES = tuple(feature for feature, _ in RANKER.terms)
+FEATURES = RANKER.features
 
 worlds = st.builds(
     world,
@@ -107,27 +109,43 @@ class TestFilters:
         assert 0 < kept.sum() < len(kept)
 
 
+def candidates(rows: Rows, owner: Owner, here: World, which: Sequence[int] | None = None) -> Candidates:
+    """`rows` as if the recipe's sources had been asked, whatever they proposed."""
+    trail = gather(here.ask(which), here.catalog, here.model, SOURCES).trail
+    return Candidates(rows, owner, np.zeros(len(rows), np.float32), trail)
+
+
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda part: part.name)
 class TestFeatures:
     @some_worlds
     @given(here=worlds, seed=st.integers(0, 99))
-    def test_a_finite_column_whose_rows_do_not_depend_on_each_other(
+    def test_finite_columns_whose_rows_do_not_depend_on_each_other(
         self, feature: Feature, here: World, seed: int
     ) -> None:
         rows, owner = any_rows(seed, here)
-        column = feature(here.ask(), here.catalog, here.model, rows, owner)
-        assert column.dtype == np.float32
-        assert column.shape == rows.shape
-        assert np.isfinite(column).all()
+        columns = matrix(shape((feature,)), here.ask(), here.catalog, here.model, candidates(rows, owner, here))
+        assert columns.dtype == np.float32
+        assert columns.shape == (len(feature.columns), len(rows))
+        assert np.isfinite(columns).all()
         for query, (places, mine, me) in enumerate(one_by_one(rows, owner, len(here.users))):
-            alone = feature(here.ask([query]), here.catalog, here.model, mine[::-1], me)[::-1]
-            np.testing.assert_allclose(alone, column[places], rtol=1e-5, atol=1e-5)
+            asked, some = here.ask([query]), candidates(mine[::-1], me, here, [query])
+            alone = matrix(shape((feature,)), asked, here.catalog, here.model, some)[:, ::-1]
+            np.testing.assert_allclose(alone, columns[:, places], rtol=1e-5, atol=1e-5)
+
+    def test_fills_all_of_its_columns(self, feature: Feature) -> None:
+        here = world(3, 50, 3)
+        rows, owner = any_rows(1, here)
+        out = np.full((len(feature.columns), len(rows)), np.nan, np.float32)
+        feature(here.ask(), here.catalog, here.model, candidates(rows, owner, here), out)
+        assert np.isfinite(out).all()
+        assert feature.eps == 0 or (out >= 0).all()
 
     def test_an_item_without_evidence_has_the_floor(self, feature: Feature) -> None:
         here = world(3, 50, 3)
-        stranger = here.model.rows.row(12345)
-        column = feature(here.ask(), here.catalog, here.model, np.full(3, stranger), np.arange(3))
-        np.testing.assert_allclose(column, feature.floor, atol=1e-6)
+        stranger = candidates(np.full(3, here.model.rows.row(12345)), np.arange(3), here)
+        whole = shape((feature,))
+        columns = matrix(whole, here.ask(), here.catalog, here.model, stranger)
+        np.testing.assert_allclose(columns, np.repeat(whole.floors[:, None], 3, axis=1), atol=1e-6)
 
 
 @pytest.mark.parametrize("part", ARRANGERS, ids=lambda part: part.name)
@@ -146,18 +164,32 @@ class TestArrangers:
 
 class TestRanker:
     @some_worlds
-    @given(here=worlds, seed=st.integers(0, 99))
-    def test_parts_say_what_a_score_is_made_of(self, here: World, seed: int) -> None:
-        rows, owner = any_rows(seed, here)
-        queries = here.ask()
-        scores = RANKER(queries, here.catalog, here.model, rows, owner)
-        parts = RANKER.parts(queries, here.catalog, here.model, rows, owner)
-        assert parts.shape == (len(RANKER.names), len(rows))
+    @given(here=worlds, seed=st.integers(0, 99), taught=st.booleans())
+    def test_parts_say_what_a_score_is_made_of(self, here: World, seed: int, taught: bool) -> None:
+        if taught:
+            teach(here, RANKER)
+        queries, found = here.ask(), candidates(*any_rows(seed, here), here)
+        scores = RANKER(queries, here.catalog, here.model, found)
+        parts = RANKER.parts(queries, here.catalog, here.model, found)
+        assert scores.dtype == parts.dtype == np.float32
+        assert parts.shape == (len(RANKER.names), len(found))
         assert (parts >= 0).all()
-        told = parts.sum(axis=0)
-        assert (told >= scores - 1e-3).all()  # only what speaks against an item is left out
-        full = (parts[1:] > 0).all(axis=0) & (parts[0] > 0)
-        np.testing.assert_allclose(told[full], scores[full], rtol=1e-4, atol=1e-3)
+        assert np.isfinite(scores).all()
+        again = RANKER.parts(here.ask(), here.catalog, here.model, found)  # without the features of the ranking
+        np.testing.assert_allclose(again, parts, rtol=1e-5, atol=1e-5)
+
+
+def teach(here: World, ranker: Learned, times: int = 900) -> None:
+    """Let every user choose the last of their list again and again, until learned weights serve."""
+    queries = here.ask()
+    found = shortlist(queries, here.catalog, here.model, home(repeats=True))
+    start = starts(found.owner, len(queries))
+    some = np.flatnonzero(start[1:] > start[:-1])
+    while len(some) and here.model.ranker.examples < times:
+        chosen = np.full(len(queries), -1)
+        chosen[some] = found.rows[start[1:][some] - 1]
+        ranker.learn(queries, here.catalog, here.model, found, chosen)
+    assert here.model.ranker.earned == (len(some) > 0)
 
 
 @pytest.mark.parametrize("repeats", [False, True])

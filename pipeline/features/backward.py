@@ -1,0 +1,24 @@
+"""Co-visitation against the direction of time: what others had before the user's items."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.candidates import Candidates
+from pipeline.catalog import Catalog
+from pipeline.model import Model
+from pipeline.queries import Queries, evidence_of
+from pipeline.types import F32
+
+
+@dataclass(frozen=True, slots=True)
+class Backward:
+    """bwd_j = sum_d .9^(d-1) B[i_d, j] / sqrt(n_{i_d}); its logarithm is ranked by."""
+
+    name: str = "backward"
+    columns: tuple[str, ...] = ("backward",)
+    eps: float = 1e-3
+    floors: tuple[float, ...] = (0.0,)
+
+    def __call__(self, queries: Queries, catalog: Catalog, model: Model, candidates: Candidates, out: F32) -> None:  # noqa: ARG002
+        out[0] = evidence_of(queries, model, candidates.rows, candidates.owner)[1]
