@@ -25,6 +25,7 @@ from workers.settings import Settings
 
 WARM_S = 10  # of events at the same rate that are not counted
 START_S = 120.0
+IDLE = 0.2  # of a core
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -46,6 +47,7 @@ async def _probe(settings: Settings, pid: int, of: Load, rate: int, seconds: int
             await watch.followers[0].caught_up.wait()
             player = Player(settings, producer, watch.wrote)
             await _answers(player, watch, of)
+            await eventually(lambda: _idle(pid), START_S)  # the trainer may have a backlog of its own
             await player.play(_moments(of, rate * WARM_S), rate)
             begun, spent = time.perf_counter(), _cpu_s(pid)
             await player.play(_moments(of, rate * seconds), rate)
@@ -72,6 +74,13 @@ async def _answers(player: Player, watch: Watch, of: Load) -> None:
         return watch.feeds > before
 
     await eventually(answered, START_S)
+
+
+async def _idle(pid: int) -> bool:
+    """Whether a process that nobody asks anything spends next to nothing for three seconds."""
+    spent = _cpu_s(pid)
+    await asyncio.sleep(3)
+    return _cpu_s(pid) - spent < 3 * IDLE
 
 
 def _moments(of: Load, count: int) -> list[Moment]:
