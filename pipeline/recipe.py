@@ -21,6 +21,8 @@ from pipeline.features.ranks import Ranks
 from pipeline.features.recency import Recency
 from pipeline.features.sequence import Sequence as SequenceFeature
 from pipeline.features.trend import Trend
+from pipeline.features.user_knn import UserKnn as UserKnnFeature
+from pipeline.features.vs_knn import VsKnn as VsKnnFeature
 from pipeline.filters.available import Available
 from pipeline.filters.not_blocked import NotBlocked
 from pipeline.filters.not_consumed import NotConsumed
@@ -36,17 +38,19 @@ from pipeline.sources.fresh import Fresh
 from pipeline.sources.own import Own
 from pipeline.sources.sequence import Sequence
 from pipeline.sources.trending import Trending
+from pipeline.sources.user_knn import UserKnn
+from pipeline.sources.vs_knn import VsKnn
 
 # What an item's content vector is made of, and how much each side of it weighs: see pipeline.content.encoding.
 ENCODING = Encoding(
     (
-        (Text("title"), 0.5),
-        (Text("text"), 0.5),
+        (Text("title"), 0.4),
+        (Text("text"), 0.6),
         (Labels("categories"), 1.0),
         (Labels("tags"), 0.7),
         (Labels("attributes"), 0.4),
         (Creator(), 0.5),
-        (Numbers(), 0.3),
+        (Numbers(), 1.0),
         (Vectors(), 1.0),
     )
 )
@@ -59,6 +63,8 @@ SOURCES = (
     Sequence(),
     Covisitation(),
     Forward(),
+    VsKnn(),
+    UserKnn(),
     Trending(half_life=0, limit=SHARED),
     Trending(half_life=1, limit=SHARED),
     Trending(half_life=2, limit=SHARED),
@@ -77,13 +83,15 @@ RANKER = Learned(
         Backward(),
         ForwardFeature(),
         Last(),
+        VsKnnFeature(),
+        UserKnnFeature(),
         Popularity(),
         Trend(),
         Recency(),
         Age(),
         EntryFeature(),
         OwnFeature(),
-        Ranks(("sequence", "covisitation", "trending")),
+        Ranks(("sequence", "covisitation", "vs_knn", "user_knn", "trending")),
     ),
     hand=(("sequence", 0.5), ("covisitation", 0.5), ("forward", 0.2), ("popularity", 0.1), ("trend_2", 0.2)),
 )

@@ -13,7 +13,7 @@ from pipeline.model import Model
 from pipeline.model.rows import ItemRows
 from pipeline.model.trends import HALF_LIVES_MS
 from pipeline.queries import NO_ATTRIBUTES, Attributes, Queries, queries_from
-from pipeline.types import F32, I64, RING, U32, ItemLists, ItemVectors, Rings, hash_id
+from pipeline.types import F32, I64, RING, U32, ItemLists, ItemVectors, Rings, hash_id, hash_of
 
 K = 8
 NOW = 1_790_000_000_000
@@ -64,12 +64,14 @@ class User:
     blocked: Sequence[str] = ()
     attributes: Attributes = NO_ATTRIBUTES
     now: int = NOW
+    id: str = ""  # "" = nobody's neighbour knows them
 
 
 def queries(model: Model, users: Sequence[User], commons: dict[Hashable, object] | None = None) -> Queries:
     """Their queries."""
     now = np.array([user.now for user in users], np.int64)
-    return queries_from(_states(users), now, model, attributes(users), commons)
+    hashes = np.array([hash_of(user.id) if user.id else 0 for user in users], np.uint64)
+    return queries_from(_states(users), now, model, attributes(users), commons, hashes)
 
 
 def attributes(users: Sequence[User]) -> list[Attributes]:
@@ -104,7 +106,11 @@ def world(seed: int, items: int, users: int, unlisted: bool = True, one_time: bo
             model.put_lists(lists(name, *(_random_list(rng, names, n) for n in (40, 40, 20, 20))))
         if rng.random() < 0.05:
             catalog.remove(hash_id(name), NOW)
-    return World(catalog, model, [_random_user(rng, names, one_time) for _ in range(users)])
+    some = [_random_user(rng, names, one_time, f"u{at}") for at in range(users)]
+    for who in (*some, *(_random_user(rng, names, one_time, f"v{at}") for at in range(4 * users))):
+        took = rows.rows(np.array([hash_id(item) for item in reversed(who.ring)], np.uint64))
+        model.neighbourhood.add(np.full(len(took), hash_of(who.id), np.uint64), took)
+    return World(catalog, model, some)
 
 
 def _random_entry(rng: np.random.Generator, name: str, at: int) -> Entry:
@@ -125,7 +131,7 @@ def _random_list(rng: np.random.Generator, names: list[str], n: int) -> dict[str
     return {str(name): float(weight) for name, weight in zip(some, rng.exponential(size=n), strict=True)}
 
 
-def _random_user(rng: np.random.Generator, names: list[str], one_time: bool) -> User:
+def _random_user(rng: np.random.Generator, names: list[str], one_time: bool, id: str) -> User:
     known = [*names, "never seen", "nor this"]
     some = [str(name) for name in rng.choice(known, rng.integers(0, 40))] if rng.random() < 0.8 else []
     muted = Attributes(
@@ -134,7 +140,7 @@ def _random_user(rng: np.random.Generator, names: list[str], one_time: bool) -> 
         muted_categories=("c1", "c2") if rng.random() < 0.3 else (),
     )
     now = NOW if one_time else NOW + int(rng.integers(-10, 10)) * DAY
-    return User(some, some[::2], [str(name) for name in rng.choice(known, rng.integers(0, 5))], muted, now)
+    return User(some, some[::2], [str(name) for name in rng.choice(known, rng.integers(0, 5))], muted, now, id)
 
 
 def _states(users: Sequence[User]) -> States:

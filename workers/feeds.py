@@ -18,6 +18,7 @@ from pipeline.provenance import Feed as Answer
 from pipeline.queries import NO_ATTRIBUTES, Attributes, queries_from
 from pipeline.recipe import RECIPES
 from pipeline.retrieval import build_feeds
+from pipeline.types import hash_of
 from workers.rehearsal import rehearse
 from workers.settings import Settings, SettingsError
 from workers.wire.event_data import Attributes as Profile
@@ -89,7 +90,7 @@ class FeedMaker:
         Raises BlobError for a state that is none; whatever else it raises, it would raise again.
         """
         begun = time.perf_counter()
-        states, answers = self._answer([one.blob for one in asked], now)
+        states, answers = self._answer([one.blob for one in asked], [hash_of(one.user) for one in asked], now)
         stamp = self._stamp(int((time.perf_counter() - begun) * 1e6))
         facts = zip(asked, answers, (states.last_offset + 1).tolist(), states.count.tolist(), strict=True)
         return [self._made(stamp, *fact) for fact in facts]
@@ -101,17 +102,18 @@ class FeedMaker:
     def default(self, now: int) -> tuple[int, bytes]:
         """The feed of users that nobody knows, and its revision."""
         begun = time.perf_counter()
-        _, (answer,) = self._answer([b""], now)
+        _, (answer,) = self._answer([b""], [0], now)
         stamp = self._stamp(int((time.perf_counter() - begun) * 1e6))
         return stamp.revision, encode_feed(self._feed(stamp, "", None, answer, 0, 0))
 
-    def _answer(self, blobs: Sequence[bytes], now: int) -> tuple[States, list[Answer]]:
+    def _answer(self, blobs: Sequence[bytes], users: Sequence[int], now: int) -> tuple[States, list[Answer]]:
         states = decode(blobs)
         attributes = [attributes_of(raw) for raw in states.attributes]
         if time.perf_counter() - self._commons_since > _COMMONS_S:
             self._commons, self._commons_since = {}, time.perf_counter()
         times = np.full(len(blobs), now, np.int64)
-        queries = queries_from(states, times, self._model, attributes, self._commons)
+        hashes = np.array(users, np.uint64)
+        queries = queries_from(states, times, self._model, attributes, self._commons, hashes)
         return states, build_feeds(queries, self._catalog, self._model, self._recipe)
 
     def _stamp(self, took_us: int) -> _Stamp:

@@ -27,6 +27,7 @@ def rehearse(recipe: Recipe, dimension: int) -> int:
         others = np.array([other for other in _ITEMS if other != item], np.uint64)
         weights = np.ones(len(others), np.float32)
         model.put_lists(replace(model.lists(row), reference=1, hashes=(others,) * 4, weights=(weights,) * 4))
+    model.neighbourhood.add(np.ones(2, np.uint64), np.arange(2))  # a neighbour took the first and the second
     now = np.ones(1, np.int64)
     (feed,) = build_feeds(queries_from(_state(), now, model, [NO_ATTRIBUTES]), catalog, model, recipe)
     return len(feed.rows)

@@ -29,6 +29,7 @@ from workers.items import ItemReplica
 from workers.lane import Lane, Limits
 from workers.positions import GroupPositions, StoredPositions
 from workers.producer import Producer
+from workers.recent import RecentReplica
 from workers.retrieval import DefaultFeed, RetrievalHandler
 from workers.settings import Settings
 from workers.store import FunctionsMissing, Store
@@ -133,16 +134,24 @@ class Process:
 
     # ---------------------------------------------------------------- what each role consists of
     async def _build(self) -> None:
-        replica = None
-        if {"embedding", "retrieval"} & set(self.roles):
-            replica = ItemReplica(self.settings, catalog="retrieval" in self.roles)
-            self._parts += replica.parts
-            self._lag.append(replica.lag)
-            self._stats.append(lambda: {"items": dict(replica.counts)})
+        replica = self._replica() if {"embedding", "retrieval"} & set(self.roles) else None
         for role in self.roles:
             await getattr(self, f"_build_{role}")(replica)
         if self.settings.health_file:
             self._parts.append(Heartbeat(Path(self.settings.health_file)))
+
+    def _replica(self) -> ItemReplica:
+        """The items in memory; for retrieval also what all users did lately. Lanes wait until both have caught up."""
+        replica = ItemReplica(self.settings, catalog="retrieval" in self.roles)
+        self._stats.append(lambda: {"items": dict(replica.counts)})
+        if "retrieval" in self.roles:
+            recent = RecentReplica(self.settings, Rules.of(self.settings), replica.model)
+            replica.parts.append(recent.follower)
+            self._warm.append(recent.warm_up)
+            self._stats.append(lambda: {"recent": dict(recent.counts)})
+        self._parts += replica.parts
+        self._lag.append(replica.lag)
+        return replica
 
     async def _build_embedding(self, replica: ItemReplica) -> None:
         store, producer = await self._store(), await self._producer()

@@ -34,10 +34,16 @@ def pack_recent(offsets: I64 | U64, users: U64, items: U64, times: U32, actions:
     return rows.tobytes()
 
 
-def unpack_recent(value: bytes) -> RecentRows:
-    """The rows in `value`. Raises UnreadableError for a length that is no multiple of a row's."""
+def rows_in(value: bytes) -> int:
+    """How many rows `value` holds. Raises UnreadableError for a length that is no multiple of a row's."""
     if len(value) % _ROW.itemsize:
         raise UnreadableError(f"recent: expected a multiple of {_ROW.itemsize} bytes, found {len(value)}")
+    return len(value) // _ROW.itemsize
+
+
+def unpack_recent(value: bytes) -> RecentRows:
+    """The rows in `value`, or in several values joined. Raises UnreadableError as `rows_in` does."""
+    rows_in(value)
     rows = np.frombuffer(value, _ROW)
     columns = (np.ascontiguousarray(rows[name]) for name in ("offset", "user", "item", "time", "action"))
     return RecentRows(*columns)
