@@ -80,7 +80,11 @@ class Learner:
         weights, times = lessons.weight[take], lessons.time[take]
         steps = Steps(
             targets=targets,
+            times=times,
             rings=rings,
+            ring_times=lessons.rings.times[take],
+            ring_length=lessons.rings.length[take],
+            before=lessons.before[take],
             weights=weights,
             seeds=event_seeds(self._seed, lessons.partition[take], lessons.offset[take]),
             owner=lessons.owner[take],

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.candidates import Candidates, ranks, starts
 from pipeline.catalog import Catalog
 from pipeline.model import Model
-from pipeline.queries import Queries
+from pipeline.queries import Queries, attention
 from pipeline.ranking import Ranker
 from pipeline.types import F32, F64, I64, Mask, Owner, Rows
 
@@ -65,7 +65,7 @@ def because(queries: Queries, model: Model, shown: Candidates, parts: Mapping[st
     """
     ring, rows, owner = np.ascontiguousarray(queries.ring_rows[:, :DEPTH]), shown.rows, shown.owner  # (q, D)
     sequence = model.sequence
-    voice = _affinity(ring, sequence.attention, sequence.e_in, sequence.e_out[rows], owner)  # (c, D)
+    voice = _affinity(ring, attention(queries, model), sequence.e_in, sequence.e_out[rows], owner)  # (c, D)
     nothing = np.zeros(len(rows), np.float32)
     _weigh(voice, parts.get("sequence", nothing))
     terms = model.covisitation.terms(ring, model.trends.count, owner, rows)
@@ -104,7 +104,7 @@ def _transposed(dropped: Sequence[tuple[str, I64]], q: int) -> tuple[tuple[str, 
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
 def _affinity(ring: Rows, attention: F32, e_in: F32, e_out: F32, owner: Owner) -> F32:
-    """(c, D) w_d e_in[i_d] . e_out[j], at least 0; `e_out` (c, k) of the candidates."""
+    """(c, D) w_d e_in[i_d] . e_out[j], at least 0; `attention` (q, L), `e_out` (c, k) of the candidates."""
     out = np.zeros((len(owner), ring.shape[1]), np.float32)
     for at in range(len(owner)):
         for d in range(ring.shape[1]):
@@ -113,7 +113,7 @@ def _affinity(ring: Rows, attention: F32, e_in: F32, e_out: F32, owner: Owner) -
                 a, b, total = e_in[row], e_out[at], np.float32(0)
                 for i in range(len(a)):
                     total += a[i] * b[i]
-                out[at, d] = max(total * attention[d], np.float32(0))
+                out[at, d] = max(total * attention[owner[at], d], np.float32(0))
     return out
 
 

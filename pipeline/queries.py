@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from pipeline.catalog import Catalog
-from pipeline.embedding import compose
+from pipeline.embedding import attend, compose, situate
 from pipeline.model import Model
 from pipeline.model.covisitation import Evidence
 from pipeline.model.neighbourhood import Neighbours
@@ -70,7 +70,7 @@ class Queries:
     ring_rows: Rows  # (q, L) -1 = unknown or beyond the length
     history: I64  # (q,) positive events ever; 0 = a stranger
     count: I64  # (q,) events ever
-    h: F32  # (q, k) user embeddings as of now
+    h: F32  # (q, k) user embeddings as of now, with their context: for scoring
     consumed: Marks
     blocked: Marks
     attributes: tuple[Attributes, ...]  # q
@@ -105,8 +105,8 @@ def queries_from(
 
     `users` (n,) are the hashes of their ids, None = nobody's.
 
-    A user without a state is a stranger: empty ring, embedding zero. Chunks that are given the same `commons` share
-    what is the same for everyone; their owner begins a new one when it is too old.
+    A user without a state is a stranger: empty ring, of the embedding only its context. Chunks that are given the same
+    `commons` share what is the same for everyone; their owner begins a new one when it is too old.
     """
     ring_rows = model.rows.find(states.rings.items)
     ring_rows[np.arange(ring_rows.shape[1]) >= states.rings.length[:, None]] = -1
@@ -117,7 +117,7 @@ def queries_from(
         ring_rows=ring_rows,
         history=states.positives,
         count=states.count,
-        h=compose(states.rings, now, model),
+        h=situate(compose(states.rings, now, model), states.rings, now, states.positives, model),
         consumed=Marks(states.consumed_start, states.consumed),
         blocked=Marks(states.blocked_start, states.blocked),
         attributes=tuple(attributes),
@@ -128,6 +128,11 @@ def queries_from(
 def logits(queries: Queries, model: Model) -> F32:
     """(q, n) what the sequence model says of every row, once a chunk."""
     return queries.once("logits", lambda: model.sequence.logits(queries.h))
+
+
+def attention(queries: Queries, model: Model) -> F32:
+    """(q, L) how much each place of a ring counts in the sequence model, once a chunk."""
+    return queries.once("attention", lambda: attend(queries.ring, queries.now, model))
 
 
 def evidence(queries: Queries, model: Model) -> Evidence:

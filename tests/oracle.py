@@ -567,17 +567,34 @@ def canonical(attributes: Mapping[str, Any]) -> bytes:
 # --- the derived part, when the model is frozen ---------------------------------------------------------------------
 
 
-def embedding(ring: Sequence[tuple[int, int, int]], vectors: Mapping[int, ArrayLike], k: int) -> NDArray[np.float32]:
-    """The decayed sum of the ring's item-in vectors, newest to oldest, bit for bit.
+GAPS_S = (1, 10, 60, 300, 1800, 10_800, 86_400, 604_800, 2_592_000)
 
-    w_d = float32(.9^(d-1)); h_j += w_d e_j in float32, in the ring's order, unknown items left out (they keep their d);
-    s = float32(1 / sqrt(sum of w_d in float64)); h_j *= s. Zeros when no item is known.
+
+class Attention(NamedTuple):
+    """Its logarithm by position, newest first, and by time gap; float32."""
+
+    alpha: NDArray[np.float32]
+    beta: NDArray[np.float32]
+
+
+UNTAUGHT = Attention((np.arange(RING) * math.log(0.9)).astype(np.float32), np.zeros(len(GAPS_S) + 1, np.float32))
+
+
+def embedding(
+    user: User, vectors: Mapping[int, ArrayLike], k: int, attention: Attention = UNTAUGHT
+) -> NDArray[np.float32]:
+    """The weighted sum of the ring's item-in vectors as of the user's last event, newest to oldest, bit for bit.
+
+    w_d = float32(exp(alpha_d + beta[gap])), gap = how many of the edges GAPS_S are not above the seconds from the item
+    to the last event; h_j += w_d e_j in float32, in the ring's order, unknown items left out (they keep their d); s =
+    float32(1 / sqrt(sum of w_d in float64)); h_j *= s. Zeros when no item is known.
     """
     h = np.zeros(k, np.float32)
     total = 0.0
-    for d, (item, _, _) in enumerate(ring):
+    for d, (item, taken, _) in enumerate(user.ring):
         if item in vectors:
-            w = np.float32(0.9**d)
+            gap = sum(user.last_time // 1000 - taken >= edge for edge in GAPS_S)
+            w = np.float32(math.exp(float(attention.alpha[d]) + float(attention.beta[gap])))
             h = h + w * np.asarray(vectors[item], np.float32)
             total += float(w)
     return h * np.float32(1 / math.sqrt(total)) if total else h

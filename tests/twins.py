@@ -48,31 +48,54 @@ class Vectors:
     g_bias: float = 1e-6
 
 
+EDGES = (1, 10, 60, 300, 1800, 3 * 3600, 86_400, 7 * 86_400, 30 * 86_400)  # of time gaps, seconds
+
+
+def gap(now: int, then: int) -> int:
+    """The bucket of the gap between ms and seconds."""
+    return sum(now // 1000 - then >= edge for edge in EDGES)
+
+
 @dataclass
 class SequenceTwin:
     """Items by hash, in the order of becoming known. float64."""
 
     k: int
     items: dict[int, Vectors] = field(default_factory=dict)
+    alpha: F64 = field(default_factory=lambda: np.arange(L) * np.float64(math.log(0.9)))
+    beta: F64 = field(default_factory=lambda: np.zeros(10))
+    alpha_power: F64 = field(default_factory=lambda: np.full(L, 0.01))
+    beta_power: F64 = field(default_factory=lambda: np.full(10, 0.01))
+    context: dict[str, F64] = field(default_factory=dict)  # "gap 3" or "history 2"
+    context_power: dict[str, float] = field(default_factory=dict)
 
-    def embedding(self, history: Sequence[int]) -> tuple[F64, float]:
-        known = [(0.9**d, self.items[item].e_in) for d, item in enumerate(history) if item in self.items]
-        if not known:
-            return np.zeros(self.k), 0.0
-        s = sum(w for w, _ in known) ** -0.5
-        return s * np.sum([w * e for w, e in known], axis=0), s
+    def contexts(self, now: int, taken: Sequence[int], before: int) -> list[str]:
+        """Which context vectors speak."""
+        histories = [f"history {min(5, int(math.log2(1 + before)))}"]
+        return [f"gap {gap(now, taken[0])}", *histories] if taken else histories
 
     def negatives(self, target: int, seed: int, n: int, consumed: set[int]) -> list[int]:
         pool = list(self.items)
         drawn = [pool[((draw(seed, at) >> 32) * len(pool)) >> 32] for at in range(n if pool else 0)]
         return [item for item in drawn if item != target and item & 0xFFFFFFFF not in consumed]
 
-    def learn(self, target: int, history: Sequence[int], weight: float, seed: int, n: int, consumed: set[int]) -> None:
+    def learn(
+        self, target: int, history: Sequence[int], weight: float, seed: int, n: int, consumed: set[int],
+        now: int, taken: Sequence[int], before: int,
+    ) -> None:  # fmt: skip
+        """`history` newest first, taken at these times (s); now in ms."""
+        ring = [(d, item, gap(now, t)) for d, (item, t) in enumerate(zip(history, taken, strict=True))]
+        ring = [(d, item, g) for d, item, g in ring if item in self.items]
         negatives = self.negatives(target, seed, n, consumed)
         fresh = Vectors(normals(target, self.k), normals(mix(target), self.k))
         mine = self.items.get(target, fresh)
         chosen = [mine] + [self.items[item] for item in negatives]
-        h, s = self.embedding(history)
+        w = np.array([math.exp(self.alpha[d] + self.beta[g]) for d, _, g in ring])
+        e = np.array([self.items[item].e_in for _, item, _ in ring]).reshape(-1, self.k)
+        s = w.sum() ** -0.5 if ring else 0.0
+        h0 = s * w @ e
+        speak = self.contexts(now, taken, before)
+        h = h0 + sum((self.context.get(name, np.zeros(self.k)) for name in speak), np.zeros(self.k))
         z = np.array([h @ item.e_out + item.bias for item in chosen])
         p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
         c = weight * ((np.arange(len(chosen)) == 0) - p)
@@ -82,12 +105,31 @@ class SequenceTwin:
             item.e_out = item.e_out + 0.1 / math.sqrt(item.g_out) * pull * h
             item.g_bias += pull**2
             item.bias += 0.1 / math.sqrt(item.g_bias) * pull
-        for d, name in enumerate(history):
-            if name in self.items:
-                item, share = self.items[name], s * 0.9**d
-                item.g_in += share**2 * (gh @ gh) / self.k
-                item.e_in = item.e_in + 0.1 / math.sqrt(item.g_in) * share * gh
+        self.attend(ring, s * w * (e @ gh) - 0.5 * s**2 * w * (h0 @ gh))
+        for (_, taken_item, _), share in zip(ring, s * w, strict=True):
+            item = self.items[taken_item]
+            item.g_in += share**2 * (gh @ gh) / self.k
+            item.e_in = item.e_in + 0.1 / math.sqrt(item.g_in) * share * gh
+        for name in speak:
+            self.context_power[name] = self.context_power.get(name, 1e-6) + gh @ gh / self.k
+            step = 0.05 / math.sqrt(self.context_power[name]) * gh
+            self.context[name] = self.context.get(name, np.zeros(self.k)) + step
         self.items.setdefault(target, mine)
+
+    def attend(self, ring: Sequence[tuple[int, int, int]], g: F64) -> None:
+        """Gradients g, one a ring entry (d, item, gap)."""
+        by_gap = dict.fromkeys((bucket for _, _, bucket in ring), 0.0)
+        for (d, _, bucket), pull in zip(ring, g, strict=True):
+            by_gap[bucket] += pull
+            step(self.alpha, self.alpha_power, d, pull)
+        for bucket, pull in by_gap.items():
+            step(self.beta, self.beta_power, bucket, pull)
+
+
+def step(values: F64, powers: F64, at: int, g: float) -> None:
+    """Adagrad for one number of the attention."""
+    powers[at] += g**2
+    values[at] = np.clip(values[at] + 0.03 * g / math.sqrt(powers[at]), -10, 10)
 
 
 A, B, F, F1 = range(4)

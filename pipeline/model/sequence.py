@@ -1,10 +1,12 @@
 """The sequence model: two vectors and a bias an item, learned online by a sampled softmax (an item-to-item Word2Vec).
 
-    h = s sum_d w_d e_in[i_d],  w_d = .9^(d-1),  s = (sum w_d)^-1/2        history i_1 (newest) .. i_L
+    h0 = s sum_d w_d e_in[i_d],  s = (sum w_d)^-1/2                         history i_1 (newest) .. i_L, taken at t_d
+    w_d = exp(alpha_d + beta[gap(now - t_d)])                              attention over position and time gap
+    h = h0 + c_gap[gap(now - t_1)] + c_hist[floor(log2(1 + events before))]         context vectors
     z_j = h . e_out[j] + b_j,   p = softmax(z) over the target and the negatives
 
-Row-wise Adagrad (Duchi et al. 2011) with one accumulator a vector. Uniform negatives: popularity-sampled ones would
-destroy the popularity signal.
+All but the gaps' edges is learned. Row-wise Adagrad (Duchi et al. 2011) with one accumulator a vector. Uniform
+negatives: popularity-sampled ones would destroy the popularity signal.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -22,9 +24,17 @@ from pipeline.model.changes import Changes
 from pipeline.model.rows import ItemRows
 from pipeline.types import F32, I32, I64, RING, U32, U64, ItemVectors, Mask, Rows
 
-DECAY = 0.9  # of the attention, a step back in the history
+GAPS_S = (1, 10, 60, 300, 1800, 3 * 3600, 86_400, 7 * 86_400, 30 * 86_400)  # edges of time gaps, seconds
+GAPS = len(GAPS_S) + 1
+HISTORIES = 6  # 0, 1-2, 3-6, 7-14, 15-30, 31 and more events before
+
+DECAY = 0.9  # of the attention before it has learned, a step back in the history
 RATE = np.float32(0.1)  # eta
-START = np.float32(1e-6)  # of the accumulators (G0)
+CONTEXT_RATE = np.float32(0.05)
+ATTENTION_RATE = np.float32(0.03)
+START = np.float32(1e-6)  # of the vectors' accumulators (G0)
+ATTENTION_START = np.float32(0.01)  # of the attention's
+STEEPEST = np.float32(10)  # alpha and beta stay within +-10: no weight overflows, none is 0
 SPREAD = 0.1  # standard deviation of a fresh vector
 LIMIT = np.float32(1e9)  # a component beyond it is broken: dot products must stay finite
 
@@ -39,7 +49,11 @@ class Steps:
     """Training steps in log order: m events of s users, rows resolved."""
 
     targets: Rows  # (m,)
+    times: I64  # (m,) ms
     rings: Rows  # (m, L) history before the event, newest first, -1 = none or unknown
+    ring_times: U32  # (m, L) epoch seconds
+    ring_length: I64  # (m,) unknown items among them
+    before: I64  # (m,) positive events before the event
     weights: F32  # (m,)
     seeds: U64  # (m,) of the generator that draws the negatives
     owner: I64  # (m,) whose consumed items: 0..s-1
@@ -47,13 +61,37 @@ class Steps:
     consumed: U32  # truncated hashes
 
 
+class Tuned(NamedTuple):
+    """What is learned beside the rows: attention and context, with an Adagrad accumulator a number or vector."""
+
+    alpha: F32  # (L,)
+    beta: F32  # (GAPS,)
+    context: F32  # (GAPS + HISTORIES, k)
+    alpha_power: F32  # (L,)
+    beta_power: F32  # (GAPS,)
+    context_power: F32  # (GAPS + HISTORIES,)
+
+    @staticmethod
+    def fresh(dimension: int) -> Tuned:
+        """Nothing learned yet."""
+        return Tuned(
+            alpha=(np.arange(RING) * math.log(DECAY)).astype(np.float32),
+            beta=np.zeros(GAPS, np.float32),
+            context=np.zeros((GAPS + HISTORIES, dimension), np.float32),
+            alpha_power=np.full(RING, ATTENTION_START, np.float32),
+            beta_power=np.full(GAPS, ATTENTION_START, np.float32),
+            context_power=np.full(GAPS + HISTORIES, START, np.float32),
+        )
+
+
 class Sequence:
-    """Vectors of every row. `known` rows have a record of their own; the others hold zeros."""
+    """Vectors of every row; attention and context for all. `known` rows have a record of their own, others zeros."""
 
     def __init__(self, rows: ItemRows, dimension: int) -> None:
         self._rows = rows
         self.dimension = dimension
-        self.attention: F32 = (DECAY ** np.arange(RING)).astype(np.float32)
+        self._tuned = Tuned.fresh(dimension)
+        self._attention: F32 | None = None  # made when it is asked for
         self._e_in = rows.column((dimension,), np.float32, 0)
         self._g_in = rows.column((), np.float32, START)
         # What a negative touches lies together: e_out, bias, g_out, g_bias, padding.
@@ -76,6 +114,19 @@ class Sequence:
     def bias(self) -> F32:
         """(capacity,), a strided view."""
         return self._out.data[:, self.dimension]
+
+    @property
+    def attention(self) -> F32:
+        """(L, GAPS) the weight of a ring's d-th item by the gap since it was taken."""
+        if self._attention is None:
+            alpha, beta = self._tuned.alpha.astype(np.float64), self._tuned.beta.astype(np.float64)
+            self._attention = np.exp(alpha[:, None] + beta).astype(np.float32)
+        return self._attention
+
+    @property
+    def context(self) -> F32:
+        """(GAPS + HISTORIES, k) what h gains, by the gap since the newest item and by the events before."""
+        return self._tuned.context
 
     @property
     def known(self) -> Mask:
@@ -101,10 +152,12 @@ class Sequence:
 
     def learn(self, steps: Steps, negatives: int, changes: Changes) -> int:
         """Learn `steps` in order; targets must have been given to `begin`. Returns how many broken rows were reset."""
+        self._attention = None
         self.n_known, reset = _learn(
-            self._e_in.data, self._g_in.data, self._out.data, self.dimension, self.attention,
+            self._e_in.data, self._g_in.data, self._out.data, self.dimension, self._tuned,
             self._rows.hashes, self._known.data, self._pool.data, self.n_known,
-            steps.targets, steps.rings, steps.weights, steps.seeds, steps.owner, steps.consumed_start, steps.consumed,
+            steps.targets, steps.times, steps.rings, steps.ring_times, steps.ring_length, steps.before,
+            steps.weights, steps.seeds, steps.owner, steps.consumed_start, steps.consumed,
             negatives, changes.moved,
         )  # fmt: skip
         return int(reset)
@@ -139,12 +192,15 @@ class Sequence:
             self.n_known += 1
 
     def export_parameters(self) -> dict[str, NDArray[Any]]:
-        """`attention` (L,)."""
-        return {"attention": self.attention.copy()}
+        """Copies of what `Tuned` holds, by its names."""
+        return {name: array.copy() for name, array in self._tuned._asdict().items()}
 
     def put_parameters(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take over what `export_parameters` gave."""
-        self.attention = arrays["attention"]
+        for name, array in self._tuned._asdict().items():
+            array[:] = arrays[name]
+        _tame(self._tuned)
+        self._attention = None
 
     def clear(self, row: int) -> None:
         """Forget `row`: not known any more."""
@@ -201,32 +257,71 @@ def _begin(rows: Rows, hashes: U64, k: int, e_in: F32, g_in: F32, out: F32) -> N
         g_in[row] = START
 
 
+@njit(cache=True)
+def gap_bucket(now: int, then: int) -> int:
+    """The gap between two times, ms and epoch seconds: its place between the edges GAPS_S; one below 0 counts as 0."""
+    gap = now // 1000 - np.int64(then)
+    bucket = 0
+    while bucket < len(GAPS_S) and gap >= GAPS_S[bucket]:
+        bucket += 1
+    return bucket
+
+
+@njit(cache=True)
+def add_context(context: F32, now: int, newest: int, length: int, before: int, h: F32) -> None:
+    """Add to h (k,) the context vectors of a ring of `length` whose newest item is of `newest` (epoch seconds)."""
+    if length > 0:
+        vector = context[gap_bucket(now, newest)]
+        for i in range(len(h)):
+            h[i] += vector[i]
+    vector = context[GAPS + history_bucket(before)]
+    for i in range(len(h)):
+        h[i] += vector[i]
+
+
+@njit(cache=True)
+def history_bucket(before: int) -> int:
+    """min(HISTORIES - 1, floor(log2(1 + before)))."""
+    bucket = 0
+    while bucket < HISTORIES - 1 and (before + 1) >> (bucket + 1) > 0:
+        bucket += 1
+    return bucket
+
+
 @njit(cache=True, fastmath=_FAST)
 def _learn(
-    e_in: F32, g_in: F32, out: F32, k: int, attention: F32,
+    e_in: F32, g_in: F32, out: F32, k: int, tuned: Tuned,
     hashes: U64, known: Mask, pool: I32, n_known: int,
-    targets: Rows, rings: Rows, weights: F32, seeds: U64, owner: I64, consumed_start: I64, consumed: U32,
+    targets: Rows, times: I64, rings: Rows, ring_times: U32, ring_length: I64, before: I64,
+    weights: F32, seeds: U64, owner: I64, consumed_start: I64, consumed: U32,
     negatives: int, moved: F32,
 ) -> tuple[int, int]:  # fmt: skip
     taken = np.zeros(4096, np.uint32)
     stamps = np.full(4096, -1, np.int64)
     chosen = np.empty(negatives + 1, np.int64)
     pull = np.empty(negatives + 1, np.float32)  # z, then c = (1 at the target) - p, times the weight
-    h, gh = np.empty(k, np.float32), np.empty(k, np.float32)
+    h0, h, gh = np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k, np.float32)
+    gaps, shares = np.empty(rings.shape[1], np.int64), np.empty(rings.shape[1], np.float32)
     marked, reset = -1, 0
     for at in range(len(targets)):
         if owner[at] != marked:
             marked = owner[at]
             _mark(consumed[consumed_start[marked] : consumed_start[marked + 1]], taken, stamps, marked)
-        scale = _compose(rings[at], e_in, attention, h)
+        _attend(rings[at], ring_times[at], times[at], tuned, gaps, shares)
+        scale = _compose(rings[at], e_in, shares, h0)
+        h[:] = h0
+        add_context(tuned.context, times[at], ring_times[at, 0], ring_length[at], before[at], h)
         chosen[0] = targets[at]
         n = _choose(seeds[at], pool, n_known, hashes, taken, stamps, marked, chosen)
-        if _pull(chosen, n, h, out, k, weights[at], pull):
-            _gradient(chosen, n, pull, out, gh)
+        if _pull(chosen, n, h, out, k, weights[at], pull) and _gradient(chosen, n, pull, out, gh):
             _step_out(chosen, n, pull, h, out, k, moved)
-            _step_in(rings[at], scale, gh, e_in, g_in, attention, moved)
+            _step_attention(rings[at], gaps, shares, scale, gh, h0, e_in, tuned)
+            _step_in(rings[at], shares, gh, e_in, g_in, moved)
+            if ring_length[at] > 0:
+                _step_context(gap_bucket(times[at], ring_times[at, 0]), gh, tuned)
+            _step_context(GAPS + history_bucket(before[at]), gh, tuned)
         else:
-            reset += _mend(chosen[:n], rings[at], hashes, k, e_in, g_in, out)
+            reset += _mend(chosen[:n], rings[at], hashes, k, e_in, g_in, out) + _tame(tuned)
         if not known[targets[at]]:
             known[targets[at]] = True
             pool[n_known] = targets[at]
@@ -257,22 +352,32 @@ def _has(item: np.uint32, taken: U32, stamps: I64, stamp: int) -> bool:
 
 
 @njit(cache=True, fastmath=_FAST)
-def _compose(ring: Rows, e_in: F32, attention: F32, h: F32) -> np.float32:
-    """h of a history; returns s, 0 for an empty one."""
-    h[:] = 0
+def _attend(ring: Rows, ring_times: U32, now: int, tuned: Tuned, gaps: I64, shares: F32) -> None:
+    """Gap buckets and weights w_d of a ring's known items; 0 for the others."""
+    for d in range(len(ring)):
+        shares[d] = 0
+        if ring[d] >= 0:
+            gaps[d] = gap_bucket(now, ring_times[d])
+            shares[d] = np.exp(tuned.alpha[d] + tuned.beta[gaps[d]])
+
+
+@njit(cache=True, fastmath=_FAST)
+def _compose(ring: Rows, e_in: F32, shares: F32, h0: F32) -> np.float32:
+    """h0 of a history, 0 for an empty one; makes of each w_d s w_d. Returns s."""
+    h0[:] = 0
     total = np.float32(0)
     for d in range(len(ring)):
-        row = ring[d]
-        if row >= 0:
-            w = attention[d]
-            total += w
-            for i in range(len(h)):
-                h[i] += w * e_in[row, i]
+        total += shares[d]
     if total == 0:
         return np.float32(0)
     scale: np.float32 = np.float32(1) / np.sqrt(total)
-    for i in range(len(h)):
-        h[i] *= scale
+    for d in range(len(ring)):
+        row = ring[d]
+        if row >= 0:
+            shares[d] *= scale
+            share = shares[d]
+            for i in range(len(h0)):
+                h0[i] += share * e_in[row, i]
     return scale
 
 
@@ -317,20 +422,27 @@ def _pull(chosen: I64, n: int, h: F32, out: F32, k: int, weight: np.float32, pul
 
 
 @njit(cache=True, fastmath=_FAST)
-def _gradient(chosen: I64, n: int, pull: F32, out: F32, gh: F32) -> None:
-    """gh = sum_j c_j e_out[j], before any of them is written."""
+def _gradient(chosen: I64, n: int, pull: F32, out: F32, gh: F32) -> bool:
+    """gh = sum_j c_j e_out[j], before any of them is written; False if it is beyond all bounds."""
     gh[:] = 0
     for j in range(n):
         c, row = pull[j], chosen[j]
         for i in range(len(gh)):
             gh[i] += c * out[row, i]
+    return bool(_power(gh) <= LIMIT * LIMIT)
+
+
+@njit(cache=True, fastmath=_FAST)
+def _power(vector: F32) -> np.float32:
+    power = np.float32(0)
+    for i in range(len(vector)):
+        power += vector[i] * vector[i]
+    return power
 
 
 @njit(cache=True, fastmath=_FAST)
 def _step_out(chosen: I64, n: int, pull: F32, h: F32, out: F32, k: int, moved: F32) -> None:
-    power = np.float32(0)
-    for i in range(k):
-        power += h[i] * h[i]
+    power = _power(h)
     for j in range(n):
         c, row = pull[j], chosen[j]
         out[row, k + 1] += c * c * power / np.float32(k)
@@ -344,19 +456,54 @@ def _step_out(chosen: I64, n: int, pull: F32, h: F32, out: F32, k: int, moved: F
 
 
 @njit(cache=True, fastmath=_FAST)
-def _step_in(ring: Rows, scale: np.float32, gh: F32, e_in: F32, g_in: F32, attention: F32, moved: F32) -> None:
-    power = np.float32(0)
+def _step_attention(
+    ring: Rows, gaps: I64, shares: F32, scale: np.float32, gh: F32, h0: F32, e_in: F32, tuned: Tuned
+) -> None:
+    """g_d = s w_d (gh . e_in[i_d]) - s^2 w_d (gh . h0) / 2, for alpha_d and for beta of its gap."""
+    whole = np.float32(0)
     for i in range(len(gh)):
-        power += gh[i] * gh[i]
+        whole += gh[i] * h0[i]
+    by_gap = np.zeros(len(tuned.beta), np.float32)
     for d in range(len(ring)):
         row = ring[d]
         if row >= 0:
-            share = scale * attention[d]
+            own = np.float32(0)
+            for i in range(len(gh)):
+                own += gh[i] * e_in[row, i]
+            g = shares[d] * (own - np.float32(0.5) * scale * whole)
+            by_gap[gaps[d]] += g
+            _step_number(tuned.alpha, tuned.alpha_power, d, g)
+    for gap in range(len(by_gap)):
+        if by_gap[gap] != 0:
+            _step_number(tuned.beta, tuned.beta_power, gap, by_gap[gap])
+
+
+@njit(cache=True, fastmath=_FAST)
+def _step_number(values: F32, powers: F32, at: int, g: np.float32) -> None:
+    powers[at] += g * g
+    values[at] = min(max(values[at] + ATTENTION_RATE * g / np.sqrt(powers[at]), -STEEPEST), STEEPEST)
+
+
+@njit(cache=True, fastmath=_FAST)
+def _step_in(ring: Rows, shares: F32, gh: F32, e_in: F32, g_in: F32, moved: F32) -> None:
+    power = _power(gh)
+    for d in range(len(ring)):
+        row = ring[d]
+        if row >= 0:
+            share = shares[d]
             g_in[row] += share * share * power / np.float32(len(gh))
             step = RATE / np.sqrt(g_in[row]) * share
             for i in range(len(gh)):
                 e_in[row, i] += step * gh[i]
             moved[row] += step * np.sqrt(power)
+
+
+@njit(cache=True, fastmath=_FAST)
+def _step_context(row: int, gh: F32, tuned: Tuned) -> None:
+    tuned.context_power[row] += _power(gh) / np.float32(len(gh))
+    step = CONTEXT_RATE / np.sqrt(tuned.context_power[row])
+    for i in range(len(gh)):
+        tuned.context[row, i] += step * gh[i]
 
 
 @njit(cache=True)
@@ -369,6 +516,25 @@ def _mend(chosen: I64, ring: Rows, hashes: U64, k: int, e_in: F32, g_in: F32, ou
             if row >= 0 and (_broken(e_in[row]) or _broken(out[row]) or not g_in[row] <= LIMIT):
                 _begin(rows[at : at + 1], hashes, k, e_in, g_in, out)
                 reset += 1
+    return reset
+
+
+@njit(cache=True)
+def _tame(tuned: Tuned) -> int:
+    """Begin anew what is broken of attention and context; returns how many numbers and vectors that were."""
+    reset = 0
+    for d in range(len(tuned.alpha)):
+        if not abs(tuned.alpha[d]) <= STEEPEST or not ATTENTION_START <= tuned.alpha_power[d] <= LIMIT * LIMIT:
+            tuned.alpha[d], tuned.alpha_power[d] = d * math.log(DECAY), ATTENTION_START
+            reset += 1
+    for gap in range(len(tuned.beta)):
+        if not abs(tuned.beta[gap]) <= STEEPEST or not ATTENTION_START <= tuned.beta_power[gap] <= LIMIT * LIMIT:
+            tuned.beta[gap], tuned.beta_power[gap] = 0, ATTENTION_START
+            reset += 1
+    for row in range(len(tuned.context)):
+        if _broken(tuned.context[row]) or not START <= tuned.context_power[row] <= LIMIT * LIMIT:
+            tuned.context[row], tuned.context_power[row] = 0, START
+            reset += 1
     return reset
 
 

@@ -307,7 +307,7 @@ class Run:
             blob = found.get(user)
             if blob is None or durable(blob) != expected.durable(user, k):
                 verdict.wrong.append(user)
-            elif not np.array_equal(embedding(blob), oracle.embedding(expected.users[user].ring, self.vectors, k)):
+            elif not np.array_equal(embedding(blob), oracle.embedding(expected.users[user], self.vectors, k)):
                 verdict.wrong_embeddings.append(user)
 
     def _compare_announced(self, expected: oracle.Replay, announced: list[Any], verdict: Verdict) -> None:

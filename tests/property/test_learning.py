@@ -23,6 +23,9 @@ events = st.builds(
     weight=st.sampled_from([0.1, 0.3, 1.0, 4.0]),
     seed=st.integers(0, (1 << 64) - 1),
     consumed=st.lists(st.one_of(few, items), max_size=8).map(tuple),
+    now=times,
+    taken=st.lists(times.map(lambda time: time // 1000), max_size=30).map(tuple),
+    before=st.integers(0, 100),
 )
 
 

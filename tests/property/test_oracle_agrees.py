@@ -18,7 +18,7 @@ from pipeline.embedding import compose
 from pipeline.model import Model
 from pipeline.model.rows import ItemRows
 from pipeline.state import Outcome, Users, advance, decode, durable, embedding, stamp
-from pipeline.types import F32, ItemVectors
+from pipeline.types import F32, ItemVectors, Parameters
 from tests import oracle
 from workers.settings import Kafka, Settings
 from workers.wire.errors import WireError
@@ -84,6 +84,11 @@ class Workers:
         assert batch.last_offset == records[-1].offset
 
 
+ATTENTION = oracle.Attention(
+    *(np.random.default_rng(n).normal(0, 1, n).astype(np.float32) for n in (oracle.RING, len(oracle.GAPS_S) + 1))
+)
+
+
 def frozen_vectors() -> dict[int, F32]:
     """Vectors of three items in four: the others stay unknown."""
     rng = np.random.default_rng(7)
@@ -102,6 +107,7 @@ def frozen_model(vectors: dict[int, F32]) -> Model:
     nothing |= {"count": 0.0, "entry": np.zeros(3, np.float32), "first_seen": 0, "last_seen": 0}
     for item, vector in vectors.items():
         model.put_vectors(ItemVectors(item_id=f"#{item}", hash=item, e_in=vector, e_out=vector, **nothing))
+    model.put_parameters(Parameters("sequence", ATTENTION._asdict()))
     return model
 
 
@@ -135,7 +141,7 @@ def agree(workers: Workers, done: oracle.Replay, vectors: dict[int, F32]) -> Non
     assert blobs.keys() == done.users.keys()
     for user, blob in blobs.items():
         assert durable(blob) == done.durable(user, K)
-        derived = oracle.embedding(done.users[user].ring, vectors, K)
+        derived = oracle.embedding(done.users[user], vectors, K, ATTENTION)
         assert embedding(blob).tobytes() == derived.tobytes()
     versions = dict(zip(blobs, decode(list(blobs.values())).last_offset + 1, strict=True))
     assert {user: marker[1] for user, marker in workers.markers.items()} | versions == done.announced()

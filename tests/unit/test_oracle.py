@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.oracle import (
+    Attention,
     Marker,
     Record,
     RefusedError,
     Replay,
     Rules,
+    User,
     embedding,
     hash_id,
     instant,
@@ -429,10 +432,19 @@ def test_crc32_is_librdkafkas() -> None:
 
 
 def test_embedding_by_hand() -> None:
-    ring = [(1, 0, 3), (9, 0, 3), (2, 0, 3)]  # 9 is unknown; 2 keeps d = 3
-    made = embedding(ring, {1: [1.0, 0.0], 2: [0.0, 2.0]}, 2)
+    user = User(ring=[(1, 0, 3), (9, 0, 3), (2, 0, 3)])  # 9 is unknown; 2 keeps d = 3
+    made = embedding(user, {1: [1.0, 0.0], 2: [0.0, 2.0]}, 2)
     assert made.dtype == np.float32
     scale = 1 / np.sqrt(1 + 0.81)
     assert made == pytest.approx([scale, 2 * 0.81 * scale], rel=1e-6)
-    assert not embedding([(9, 0, 3)], {}, 2).any()
-    assert not embedding([], {1: [1.0, 0.0]}, 2).any()
+    assert not embedding(User(ring=[(9, 0, 3)]), {}, 2).any()
+    assert not embedding(User(), {1: [1.0, 0.0]}, 2).any()
+
+
+@pytest.mark.parametrize(("seconds", "gap"), [(-5, 0), (0, 0), (1, 1), (59, 2), (60, 3), (86_400, 7), (10**8, 9)])
+def test_embedding_with_attention_by_hand(seconds: int, gap: int) -> None:
+    beta = np.zeros(10, np.float32)
+    beta[gap] = 2
+    attention = Attention(np.full(30, -1, np.float32), beta)
+    user = User(last_time=(10**9 + seconds) * 1000 + 999, ring=[(1, 10**9, 3)])
+    assert embedding(user, {1: [1.0, 3.0]}, 2, attention) == pytest.approx([math.exp(0.5), 3 * math.exp(0.5)], rel=1e-6)

@@ -7,12 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.embedding import compose
+from pipeline.embedding import attend, compose, situate
 from pipeline.model import Model
 from pipeline.model.rows import ItemRows
-from pipeline.types import F32, RING, ItemVectors, Rings
+from pipeline.types import F32, RING, ItemVectors, Parameters, Rings
 
 HALF_LIVES = 4
+NOW = 1_790_000_000_999
+EDGES = (1, 10, 60, 300, 1800, 10_800, 86_400, 604_800, 2_592_000)  # seconds
 
 
 def model_of(vectors: dict[int, F32], k: int) -> Model:
@@ -31,26 +33,39 @@ def record(item: int, e_in: F32, k: int) -> ItemVectors:
     )  # fmt: skip
 
 
-def rings_of(*rings: list[int]) -> Rings:
-    items = np.zeros((len(rings), RING), np.uint64)
+def rings_of(*rings: list[int], times: list[list[int]] | None = None) -> Rings:
+    """Rings of these items, taken at `times` (epoch seconds) or at 0."""
+    items, taken = np.zeros((len(rings), RING), np.uint64), np.zeros((len(rings), RING), np.uint32)
     for row, ring in enumerate(rings):
         items[row, : len(ring)] = ring
+        taken[row, : len(ring)] = times[row] if times else 0
     length = np.array([len(ring) for ring in rings], np.int64)
-    return Rings(items, np.zeros(items.shape, np.uint32), np.zeros(items.shape, np.uint8), length)
+    return Rings(items, taken, np.zeros(items.shape, np.uint8), length)
 
 
 def now(n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.zeros(n, np.int64)
 
 
-def twin(ring: list[int], vectors: dict[int, F32], k: int) -> F32:
+def twin(ring: list[int], gaps: list[int], vectors: dict[int, F32], parameters: dict[str, F32], k: int) -> F32:
+    """`gaps` in seconds."""
     h, total = np.zeros(k, np.float32), 0.0
-    for d, item in enumerate(ring):
+    for d, (item, gap) in enumerate(zip(ring, gaps, strict=True)):
         if item in vectors:
-            w = np.float32(0.9**d)
+            beta = parameters["beta"][np.searchsorted(EDGES, gap, "right")]
+            w = np.float32(math.exp(float(parameters["alpha"][d]) + float(beta)))
             h += w * vectors[item]
             total += float(w)
     return h * np.float32(1 / math.sqrt(total)) if total else h
+
+
+def learnt(model: Model, rng: np.random.Generator) -> dict[str, F32]:
+    """Random attention and context for the model; a copy of them."""
+    arrays = model.parameters("sequence").arrays
+    for name in ("alpha", "beta", "context"):
+        arrays[name] = rng.normal(0, 1, arrays[name].shape).astype(np.float32)
+    model.put_parameters(Parameters("sequence", arrays))
+    return arrays
 
 
 def random_vectors(rng: np.random.Generator, n: int, k: int) -> dict[int, F32]:
@@ -64,9 +79,16 @@ def test_it_is_its_twin_to_the_bit(k: int) -> None:
     vectors = random_vectors(rng, 200, k)
     pool = [*vectors, *rng.integers(1, 1 << 64, 40, np.uint64).tolist()]  # some are unknown
     rings = [[pool[at] for at in rng.integers(0, len(pool), rng.integers(0, RING + 1))] for _ in range(300)]
-    composed = compose(rings_of(*rings), now(300), model_of(vectors, k))
-    assert composed.dtype == np.float32
-    assert composed.tobytes() == np.array([twin(ring, vectors, k) for ring in rings]).tobytes()
+    gaps = [np.maximum(10 ** rng.uniform(-1, 8, len(ring)) - 3, -5).astype(int).tolist() for ring in rings]
+    times = [[NOW // 1000 - gap for gap in each] for each in gaps]
+    model = model_of(vectors, k)
+    untaught = model.parameters("sequence").arrays
+    for parameters in (untaught, learnt(model, rng)):
+        model.put_parameters(Parameters("sequence", parameters))
+        composed = compose(rings_of(*rings, times=times), now(300) + NOW, model)
+        assert composed.dtype == np.float32
+        wanted = [twin(ring, each, vectors, parameters, k) for ring, each in zip(rings, gaps, strict=True)]
+        assert composed.tobytes() == np.array(wanted).tobytes()
 
 
 def test_one_item_gives_its_own_vector() -> None:
@@ -133,3 +155,34 @@ def test_it_follows_a_model_that_grows() -> None:
         model.put_vectors(record(item, e_in, 4))
         assert compose(rings_of([item]), now(1), model).tolist() == [[item] * 4]
     assert compose(rings_of([1]), now(1), model).tolist() == [[1] * 4]
+
+
+def test_the_weights_of_a_ring_are_those_of_the_sum() -> None:
+    model = model_of({}, 4)
+    parameters = learnt(model, np.random.default_rng(1))
+    rings = rings_of([5, 6, 7], [], times=[[NOW // 1000, NOW // 1000 - 59, 0], []])
+    weights = attend(rings, now(2) + NOW, model)
+    logs = parameters["alpha"][:3] + parameters["beta"][[0, 2, 9]]
+    assert weights.shape == (2, RING)
+    assert weights[0, :3] == pytest.approx(np.exp(logs), rel=1e-6)
+    assert not weights[0, 3:].any()
+    assert not weights[1].any()
+
+
+def test_context_adds_what_gap_and_history_say() -> None:
+    model, k = model_of({}, 4), 4
+    context = learnt(model, np.random.default_rng(2))["context"]
+    rings = rings_of([5, 6], [], [7], times=[[NOW // 1000 - 300, 0], [], [NOW // 1000 + 9]])
+    h0 = np.random.default_rng(3).normal(0, 1, (3, k)).astype(np.float32)
+    before = h0.copy()
+    h = situate(h0, rings, now(3) + NOW, np.array([2, 0, 10**6]), model)
+    assert h.dtype == np.float32
+    assert h == pytest.approx(
+        h0 + np.array([context[4] + context[11], context[10], context[0] + context[15]]), rel=1e-5
+    )
+    assert h0.tobytes() == before.tobytes()
+
+
+def test_context_that_nobody_learned_says_nothing() -> None:
+    h0 = np.ones((1, 4), np.float32)
+    assert situate(h0, rings_of([5]), now(1), now(1), model_of({}, 4)).tobytes() == h0.tobytes()

@@ -318,7 +318,7 @@ def test_parameters_cost_of_the_budget() -> None:
 def test_parameters_that_are_not_finite_are_mended_before_they_are_published() -> None:
     school = learner()
     before = school.model.parameters("sequence")
-    nudge(school, np.nan)
+    school.model.sequence.context[3] = np.nan
     assert parameters(school.sweep()) == {}
     assert school.reset == 1
     assert same(school.model.parameters("sequence"), before)

@@ -9,11 +9,12 @@ import pytest
 
 from pipeline.model.changes import Changes
 from pipeline.model.rows import ItemRows
-from pipeline.model.sequence import LIMIT, Sequence, Steps, event_seeds
+from pipeline.model.sequence import GAPS, GAPS_S, LIMIT, Sequence, Steps, event_seeds, gap_bucket, history_bucket
 from pipeline.types import RING, ItemVectors
 from tests.twins import SequenceTwin, mix, normals
 
 K = 8
+NOW = 1_790_000_000_500
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,20 @@ class Event:
     weight: float = 1.0
     seed: int = 1
     consumed: tuple[int, ...] = ()
+    now: int = NOW  # ms
+    taken: tuple[int, ...] = ()  # epoch seconds, an entry of the history each; the rest is a minute apart
+    before: int = -1  # positive events before; -1 = as many as the history has
+
+    @property
+    def times(self) -> list[int]:
+        """When each entry of the history was taken, seconds."""
+        given = self.taken[: len(self.history)]
+        return [*given, *(NOW // 1000 - 60 * d for d in range(len(given), len(self.history)))]
+
+    @property
+    def earlier(self) -> int:
+        """Positive events before."""
+        return len(self.history) if self.before < 0 else self.before
 
 
 class Learning:
@@ -37,22 +52,31 @@ class Learning:
         reset = self.model.learn(self.steps(events), negatives, self.changes)
         for event in events:
             truncated = {item & 0xFFFFFFFF for item in event.consumed}
-            self.twin.learn(event.target, event.history, event.weight, event.seed, negatives, truncated)
+            self.twin.learn(
+                event.target, event.history, event.weight, event.seed, negatives, truncated,
+                event.now, event.times, event.earlier,
+            )  # fmt: skip
         return reset
 
     def steps(self, events: tuple[Event, ...]) -> Steps:
         targets = self.rows.rows(np.array([event.target for event in events], np.uint64))
         self.model.begin(targets)
         rings = np.full((len(events), RING), -1, np.int64)
+        taken = np.zeros((len(events), RING), np.uint32)
         known = set(self.twin.items)
         for at, event in enumerate(events):
             for d, item in enumerate(event.history):
                 rings[at, d] = self.rows.row(item) if item in known else -1
+            taken[at, : len(event.times)] = event.times
             known.add(event.target)
         consumed = np.array([item & 0xFFFFFFFF for event in events for item in event.consumed], np.uint32)
         return Steps(
             targets=targets,
+            times=np.array([event.now for event in events], np.int64),
             rings=rings,
+            ring_times=taken,
+            ring_length=np.array([len(event.history) for event in events], np.int64),
+            before=np.array([event.earlier for event in events], np.int64),
             weights=np.array([event.weight for event in events], np.float32),
             seeds=np.array([event.seed for event in events], np.uint64),
             owner=np.arange(len(events)),
@@ -69,6 +93,19 @@ class Learning:
             np.testing.assert_allclose(got["e_out"], want.e_out, rtol=2e-3, atol=2e-5)
             assert got["bias"] == pytest.approx(want.bias, rel=2e-3, abs=2e-5)
             np.testing.assert_allclose(got["accumulators"], (want.g_in, want.g_out, want.g_bias), rtol=5e-3)
+        self.compare_parameters()
+
+    def compare_parameters(self) -> None:
+        """Attention, context and their accumulators are the twin's."""
+        got, twin = self.model.export_parameters(), self.twin
+        for name in ("alpha", "beta"):
+            np.testing.assert_allclose(got[name], getattr(twin, name), rtol=2e-3, atol=1e-4)
+            np.testing.assert_allclose(got[f"{name}_power"], getattr(twin, f"{name}_power"), rtol=5e-3)
+        names = [*(f"gap {at}" for at in range(10)), *(f"history {at}" for at in range(6))]
+        for at, name in enumerate(names):
+            want = twin.context.get(name, np.zeros(twin.k))
+            np.testing.assert_allclose(got["context"][at], want, rtol=2e-3, atol=5e-5)
+            assert got["context_power"][at] == pytest.approx(twin.context_power.get(name, 1e-6), rel=5e-3)
 
 
 def test_random_streams_like_the_twin() -> None:
@@ -83,6 +120,8 @@ def test_random_streams_like_the_twin() -> None:
                 weight=float(rng.choice([0.3, 1, 4])),
                 seed=int(rng.integers(0, 1 << 62)),
                 consumed=tuple(rng.choice(items, 5).tolist()),
+                now=NOW + int(rng.integers(0, 90 * 86_400_000)),
+                taken=tuple((NOW // 1000 - (10 ** rng.uniform(0, 8, RING)).astype(int)).tolist()),
             )
             for _ in range(10)
         ]
@@ -101,6 +140,11 @@ ADVERSARIAL = {
     "only unknown items in the ring": [Event(5), Event(6), Event(6, (99, 98))],
     "an unseen target with a history": [Event(5), Event(6, (5,))],
     "truncations that meet": [Event(5), Event(6), Event((1 << 40) + 7), Event(5, (6,), consumed=((1 << 50) + 7,))],
+    "taken at one time": [Event(5), Event(6), Event(7, (5, 6, 5), taken=(NOW // 1000,) * 3)],
+    "taken in the future": [Event(5), Event(6, (5,), taken=(2**32 - 1,)), Event(5, (6, 5), now=0)],
+    "times before 1970": [Event(5), Event(6, (5,), now=-5, taken=(0,)), Event(7, (6,), now=-(10**15))],
+    "long histories": [Event(5), Event(6, (5,), before=2**62), Event(5, (6, 5), before=31), Event(6, (5,), before=30)],
+    "an unknown newest item has its context": [Event(5), Event(6, (99, 5), taken=(NOW // 1000 - 10**6,))],
     "great weights": [Event(5), Event(6), Event(5, (6,), weight=1e6), Event(6, (5,), weight=1e-6)],
 }
 
@@ -178,6 +222,91 @@ def test_a_broken_row_begins_anew_and_is_counted(column: str, bad: float) -> Non
     np.testing.assert_allclose(learning.model.e_in[row], normals(6, K), rtol=1e-6)
     assert np.isfinite(learning.model.e_out[learning.model.pool]).all()
     assert np.isfinite(learning.model.bias[learning.model.pool]).all()
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta", "context", "alpha_power", "beta_power", "context_power"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_broken_parameters_begin_anew_and_are_counted(name: str, bad: float) -> None:
+    learning, fresh = Learning(), Learning()
+    learning.learn(Event(5), Event(6, (5,)), Event(7, (6,)))
+    with np.errstate(invalid="ignore"):
+        learning.model._tuned._asdict()[name].flat[:] = bad
+    reset = learning.model.learn(learning.steps((Event(7, (6, 5)), Event(5, (7, 6)))), 100, learning.changes)
+    learnt = learning.model.export_parameters()
+    if bad > 0 and name.endswith("power"):  # no step is left, but none is wrong; a flush mends it
+        del learnt[name]
+        reset = len(learnt[name.removesuffix("_power")])
+    assert all(np.isfinite(array).all() for array in learnt.values())
+    assert np.isfinite(learning.model.e_in[learning.model.pool]).all()
+    assert np.isfinite(learning.model.e_out[learning.model.pool]).all()
+    assert reset >= len(learnt[name.removesuffix("_power")])
+    if name == "alpha":
+        np.testing.assert_allclose(learnt[name], fresh.model.export_parameters()[name], atol=0.1)
+
+
+def test_attention_stays_within_bounds() -> None:
+    learning = Learning()
+    learning.learn(Event(5), Event(6), Event(7))
+    steep = {name: np.zeros_like(array) for name, array in learning.model.export_parameters().items()}
+    for sign in (-1, 1):
+        learning.model.put_parameters(steep | {"alpha": np.full(RING, sign * 9.999), "beta": np.full(10, sign * 9.999)})
+        events = [Event(5 + at % 3, (5 + (at + 1) % 3, 5 + (at + 2) % 3)) for at in range(50)]
+        learning.model.learn(learning.steps(tuple(events)), 10, learning.changes)
+        learnt = learning.model.export_parameters()
+        assert max(np.abs(learnt["alpha"]).max(), np.abs(learnt["beta"]).max()) <= 10
+        assert np.isfinite(learning.model.attention).all()
+        assert (learning.model.attention > 0).all()
+
+
+def test_parameters_are_taken_over_and_tamed() -> None:
+    learning = Learning()
+    learning.learn(Event(5), Event(6, (5,)), Event(7, (6, 5)))
+    there = Sequence(ItemRows(16), K)
+    table = there.attention
+    there.put_parameters(learning.model.export_parameters())
+    np.testing.assert_array_equal(there.attention, learning.model.attention)
+    assert (there.attention != table).any()
+    np.testing.assert_array_equal(there.context, learning.model.context)
+    wild = {name: np.full_like(array, 1e30) for name, array in learning.model.export_parameters().items()}
+    there.put_parameters(wild)
+    np.testing.assert_array_equal(there.attention, table)
+    assert not there.context.any()
+
+
+def test_the_attention_at_first_is_a_decay_whatever_the_gap() -> None:
+    np.testing.assert_allclose(Sequence(ItemRows(16), K).attention.T, [0.9 ** np.arange(RING)] * GAPS, rtol=1e-6)
+
+
+def test_recent_items_win_attention_where_only_they_tell_what_comes_next() -> None:
+    """Each item is followed by its own successor if little time went by, and by anything if much did."""
+    rng, learning = np.random.default_rng(5), Learning(16)
+    items = list(range(1, 21))
+    learning.model.learn(learning.steps(tuple(Event(item) for item in items)), 10, learning.changes)
+    learning.twin.items |= dict.fromkeys(items)  # type: ignore[arg-type]
+    for _ in range(40):
+        events = []
+        for seed in rng.integers(0, 1 << 60, 50).tolist():
+            now, old = rng.choice(items, 2).tolist()
+            taken = NOW // 1000 - 5, NOW // 1000 - 100 * 86_400
+            if rng.random() < 0.5:
+                events.append(Event(now % 20 + 1, (now, old), seed=seed, taken=taken))
+            else:
+                events.append(Event(now % 20 + 1, (old, now), seed=seed, taken=taken[::-1]))
+        learning.model.learn(learning.steps(tuple(events)), 10, learning.changes)
+    weights = learning.model.attention
+    assert weights[0, 1] > 4 * weights[0, 9]
+    assert weights[1, 1] > 4 * weights[1, 9]
+
+
+def test_gaps_and_histories_have_buckets() -> None:
+    edges = [0, *GAPS_S]
+    for at, edge in enumerate(edges):
+        assert gap_bucket(NOW + 1000 * edge, NOW // 1000) == at
+        assert gap_bucket(NOW // 1000 * 1000 + 1000 * edge - 1, NOW // 1000) == max(0, at - 1)
+    assert gap_bucket(0, 2**32 - 1) == 0
+    assert gap_bucket(2**62, 0) == GAPS - 1
+    counts = [0, 1, 2, 3, 6, 7, 14, 15, 30, 31, 2**62]
+    assert [history_bucket(count) for count in counts] == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
 def test_what_moved_is_measured_and_only_that() -> None:
