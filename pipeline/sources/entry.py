@@ -28,6 +28,6 @@ class Entry:
 
     def _table(self, model: Model, n: int) -> F32:
         """(3, n) how often each row was a user's 1st, 2nd, 3rd; -inf where never."""
-        table: F32 = np.ascontiguousarray(model.trends.entry[:n].T)
+        table: F32 = np.array(model.trends.entry[:n].T, order="C")  # a copy: of one row the transpose is a view
         table[table <= 0] = -np.inf
         return table
