@@ -8,25 +8,24 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.candidates import Candidates
 from pipeline.catalog import Catalog, Entry
 from pipeline.evaluation.prequential import Setup
 from pipeline.evaluation.stream import Stream
-from pipeline.features.popularity import Popularity
 from pipeline.filters.not_blocked import NotBlocked
 from pipeline.filters.not_consumed import NotConsumed
 from pipeline.model import Model
 from pipeline.queries import Queries
-from pipeline.ranking import Feature, Weighted
+from pipeline.ranking import Ranker
 from pipeline.retrieval import Arranger, Recipe
 from pipeline.selection import Proposals
-from pipeline.types import BLOCKS, CONSUMES, F32, FORGETS, POSITIVE, Owner, Rows, hash_of
+from pipeline.types import BLOCKS, CONSUMES, F32, FORGETS, POSITIVE, hash_of
 
 CLICK, DISLIKE, VIEW, GLANCE, FORGET = 3, 7, 2, 1, 10
 EFFECTS = {CLICK: POSITIVE | CONSUMES, DISLIKE: CONSUMES | BLOCKS, VIEW: POSITIVE, GLANCE: 0, FORGET: FORGETS}
 WEIGHTS = np.zeros(256, np.float32)
 WEIGHTS[[CLICK, VIEW, DISLIKE]] = 1.0, 0.3, -1.0
 SECOND = 1_000
-BY_COUNT: tuple[tuple[Feature, float], ...] = ((Popularity(), 1.0),)
 
 
 class Did(NamedTuple):
@@ -75,21 +74,28 @@ class Everything:
 
 
 @dataclass(frozen=True, slots=True)
-class Alike:
-    """Finds nothing better than anything."""
+class Counted:
+    """Scores by the all-time weight of items; learns nothing."""
 
     names: tuple[str, ...] = ()
 
-    def __call__(self, queries: Queries, catalog: Catalog, model: Model, rows: Rows, owner: Owner) -> F32:
-        return np.zeros(len(rows), np.float32)
+    def __call__(self, queries: Queries, catalog: Catalog, model: Model, candidates: Candidates) -> F32:
+        return model.trends.count[candidates.rows].astype(np.float32)
 
-    def parts(self, queries: Queries, catalog: Catalog, model: Model, rows: Rows, owner: Owner) -> F32:
-        return np.zeros((0, len(rows)), np.float32)
+    def parts(self, queries: Queries, catalog: Catalog, model: Model, shown: Candidates) -> F32:
+        return np.zeros((0, len(shown)), np.float32)
 
 
-def plain(*arrangers: Arranger, repeats: bool = False, ranker: Weighted | Alike | None = None) -> Setup:
+@dataclass(frozen=True, slots=True)
+class Alike(Counted):
+    """Finds nothing better than anything."""
+
+    def __call__(self, queries: Queries, catalog: Catalog, model: Model, candidates: Candidates) -> F32:
+        return np.zeros(len(candidates), np.float32)
+
+
+def plain(*arrangers: Arranger, repeats: bool = False, ranker: Ranker | None = None) -> Setup:
     """By all-time popularity."""
     filters = (NotBlocked(),) if repeats else (NotBlocked(), NotConsumed())
-    by_count = Weighted(BY_COUNT)
     sources = (Everything(), Everything("later", 1))
-    return Setup(Recipe("plain", sources, filters, ranker or by_count, (), arrangers, 10), dimension=4, negatives=2)
+    return Setup(Recipe("plain", sources, filters, ranker or Counted(), (), arrangers, 10), dimension=4, negatives=2)

@@ -7,6 +7,7 @@ item a query, NDCG@10 = 1 / log2(1 + rank) up to rank 10 (Jarvelin and Kekalaine
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,16 @@ def figures(ranks: F64) -> Figures:
 def errors(ranks: F64, user: I64) -> Errors:
     """Standard errors clustered by user, of the metrics that have them."""
     return {metric: clustered_error(scores(ranks, metric), user) for metric in WITH_ERRORS}
+
+
+def paired(ranks: F64, others: F64, user: I64) -> dict[str, Any]:
+    """How far `ranks` are ahead of `others` at the same queries: n, and of each metric the mean difference and its
+    standard error clustered by user."""
+    found: dict[str, Any] = {"n": len(ranks)}
+    for metric in METRICS:
+        ahead = scores(ranks, metric) - scores(others, metric)
+        found[metric] = {"mean": mean(ahead), "se": clustered_error(ahead, user)}
+    return found
 
 
 def gini(counts: I64) -> float | None:

@@ -85,7 +85,7 @@ class _Notes:
 
 
 class Prequential:
-    """One pass over a stream. `clock` gives seconds, for the costs."""
+    """One pass over a stream. `clock` gives seconds of CPU, for the costs."""
 
     def __init__(self, stream: Stream, setup: Setup, clock: Callable[[], float] = lambda: 0.0) -> None:
         self.model = Model(ItemRows(), setup.dimension)

@@ -1,4 +1,8 @@
-"""The figures of a run, as one object that is the same for the same outcomes."""
+"""The figures of a run, as one object that is the same for the same outcomes; of two runs, how far one is ahead.
+
+"known" are queries of users with a positive event before; without further word, all figures but "all" are of these.
+Where there is nothing to take a mean of, a figure is None.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,20 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation.baselines import NAMES
-from pipeline.evaluation.metrics import CUT, Figures, errors, figures, gini, mean
+from pipeline.evaluation.metrics import CUT, errors, figures, gini, mean, paired, scores
 from pipeline.evaluation.prequential import Outcomes, Setup
 from pipeline.types import F64, I64, Mask
 
-HISTORY = ((1, "1"), (2, "2-3"), (4, "4-7"), (8, "8-15"), (16, "16-31"), (32, "32+"))
-_HOUR = 3_600_000
-AGES = (
-    (0, "<1h"), (_HOUR, "1h-1d"), (24 * _HOUR, "1d-7d"), (7 * 24 * _HOUR, "7d-30d"), (30 * 24 * _HOUR, "30d+"),
-)  # fmt: skip
+HISTORY = ((0, "0"), (1, "1"), (2, "2-3"), (4, "4-7"), (8, "8-15"), (16, "16-31"), (32, "32+"))
+_HOUR, _DAY = 3_600_000, 86_400_000
+AGES = ((-1, "never seen"), (0, "<1h"), (_HOUR, "1h-1d"), (_DAY, "1d-7d"), (7 * _DAY, "7d-30d"), (30 * _DAY, "30d+"))
+
+Bins = tuple[tuple[int, str], ...]  # each from a value on, and what it is called
 
 
 def report(outcomes: Outcomes, setup: Setup) -> dict[str, Any]:
-    """All figures; None where there is nothing to take a mean of. "known" = users with a positive event before."""
-    known = outcomes.history >= 1
-    rank = outcomes.rank[known]
+    """All figures of a run."""
+    known, everyone = outcomes.history >= 1, np.ones(len(outcomes.rank), np.bool_)
     return {
         "events": outcomes.events,
         "queries": len(outcomes.rank),
@@ -30,15 +33,11 @@ def report(outcomes: Outcomes, setup: Setup) -> dict[str, Any]:
         "dimension": setup.dimension,
         "sample": setup.sample,
         "known": _group(outcomes.rank, outcomes.user, known),
-        "all": _group(outcomes.rank, outcomes.user, np.ones_like(known)),
+        "all": _group(outcomes.rank, outcomes.user, everyone),
         "arranged": _group(outcomes.arranged, outcomes.user, known),
-        "baselines": {
-            name: _group(outcomes.baselines[:, at], outcomes.user, known)
-            for at, name in enumerate(NAMES[: outcomes.baselines.shape[1]])
-        },
-        "by_history": {"0": figures(outcomes.rank[~known]), **_binned(outcomes.history, HISTORY, outcomes.rank)},
-        "by_item_age": {"never seen": figures(rank[outcomes.age[known] < 0])}
-        | _binned(outcomes.age[known], AGES, rank),
+        "baselines": _baselines(outcomes, known),
+        "by_history": binned(outcomes.history, HISTORY, outcomes.rank, outcomes.user),  # strangers are the bin "0"
+        "by_item_age": binned(outcomes.age[known], AGES, outcomes.rank[known], outcomes.user[known]),
         "repeats": _group(outcomes.rank, outcomes.user, known & outcomes.repeat),
         "first_time": _group(outcomes.rank, outcomes.user, known & ~outcomes.repeat),
         "by_source": _by_source(outcomes, known),
@@ -51,19 +50,52 @@ def report(outcomes: Outcomes, setup: Setup) -> dict[str, Any]:
     }
 
 
+def difference(a: Outcomes, b: Outcomes) -> dict[str, Any]:
+    """How far `b` is ahead of `a`, at the queries that both were asked: see metrics.paired."""
+    _, at, to = np.intersect1d(a.event, b.event, assume_unique=True, return_indices=True)
+    known = (a.history[at] >= 1) & (b.history[to] >= 1)
+    groups = {
+        "known": known,
+        "all": np.ones(len(at), np.bool_),
+        "repeats": known & a.repeat[at],
+        "first_time": known & ~a.repeat[at],
+    }
+    user, rank, other = a.user[at], b.rank[to], a.rank[at]
+    found = {name: paired(rank[which], other[which], user[which]) for name, which in groups.items()}
+    return found | {"arranged": paired(b.arranged[to][known], a.arranged[at][known], user[known])}
+
+
+def binned(values: I64, bins: Bins, ranks: F64, user: I64) -> dict[str, Any]:
+    """Figures by the last of `bins` whose beginning a value reaches."""
+    place = np.searchsorted([begin for begin, _ in bins], values, "right") - 1
+    return {name: _group(ranks, user, place == at) for at, (_, name) in enumerate(bins)}
+
+
+def learning_curve(outcomes: Outcomes, ranks: F64, metric: str, points: int = 40) -> tuple[F64, F64]:
+    """`metric` over the stream: known users' queries in `points` runs of equal length; for each its mean place in the
+    stream (p,), in events, and the mean (p,). `ranks` (q,) are those of the outcomes or of a baseline."""
+    known = np.flatnonzero(outcomes.history >= 1)
+    runs = [run for run in np.array_split(known, points) if len(run)]
+    gains = scores(ranks, metric)
+    return np.array([outcomes.event[run].mean() for run in runs]), np.array([gains[run].mean() for run in runs])
+
+
 def _group(ranks: F64, user: I64, which: Mask) -> dict[str, Any]:
     return {**figures(ranks[which]), "se": errors(ranks[which], user[which])}
 
 
-def _binned(values: I64, edges: tuple[tuple[int, str], ...], ranks: F64) -> dict[str, Figures]:
-    """Figures by the last edge that a value reaches."""
-    bins = np.searchsorted([edge for edge, _ in edges], values, "right") - 1
-    return {name: figures(ranks[bins == at]) for at, (_, name) in enumerate(edges)}
+def _baselines(outcomes: Outcomes, known: Mask) -> dict[str, Any]:
+    """Of each its figures, and how far the recipe is ahead of it."""
+    user, rank, found = outcomes.user[known], outcomes.rank[known], {}
+    for at, name in enumerate(NAMES[: outcomes.baselines.shape[1]]):
+        column = outcomes.baselines[known, at]
+        found[name] = {**figures(column), "se": errors(column, user), "behind": paired(rank, column, user)}
+    return found
 
 
 def _by_source(outcomes: Outcomes, known: Mask) -> dict[str, dict[str, float | None]]:
-    """Of the known users' queries: how often each source proposed the chosen item, stood behind a hit in the first ten,
-    and was alone behind one. "any" is their union, before filters."""
+    """How often each source proposed the chosen item, stood behind a hit in the first ten, and was alone behind one.
+    "any" is their union, before filters."""
     proposed = outcomes.proposed[known] > 0  # (q, s)
     hit = outcomes.rank[known] <= CUT
     alone = proposed & (proposed.sum(axis=1) == 1)[:, None]

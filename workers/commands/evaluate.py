@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from pipeline.evaluation.prequential import Outcomes, Prequential, Setup
-from pipeline.evaluation.report import report
+from pipeline.evaluation.report import difference, report
 from pipeline.evaluation.stream import Stream
 from pipeline.recipe import RECIPES
+from workers.commands import curves, figures
 from workers.commands.shell import Shell, command
 from workers.feeds import attributes_of
 from workers.importers import formats
-from workers.importers.stream import check, stream_of
-from workers.settings import Settings, SettingsError
+from workers.importers.stream import checker, stream_of
+from workers.settings import Settings, SettingsError, load
 
 _EVERY = 50  # events between two looks at the progress bar
 
@@ -35,104 +36,157 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     shell: Shell,
     path: Annotated[Path, typer.Argument(help="A data set's official folder, or events as JSON lines (.jsonl, .gz).")],
-    format: Annotated[str | None, typer.Option(metavar="|".join(formats.FORMATS), help="Default: found out.")] = None,
+    format: Annotated[
+        str | None, typer.Option(metavar="|".join(formats.FORMATS), help="Default: by the files' names.")
+    ] = None,
     items: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Items as JSON lines, there from the start.")
     ] = None,
-    min_rating: Annotated[float | None, typer.Option(help="Ratings from here on are likes, others left out.")] = None,
+    min_rating: Annotated[
+        float | None, typer.Option(help="Ratings from here on are likes, others are left out.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many events.")] = None,
-    repeats: Annotated[bool, typer.Option("--repeats", help="Items may be recommended again.")] = False,
-    sample: Annotated[str, typer.Option(metavar="1/N", help="Train on all events, query one in N.")] = "1/1",
+    repeats: Annotated[bool, typer.Option("--repeats", help="Consumed items may be recommended again.")] = False,
+    sample: Annotated[str, typer.Option(metavar="1/N", help="Learn from all events, query one in N.")] = "1/1",
     dim: Annotated[int | None, typer.Option(min=4, max=1024, help="Dimension of the embeddings.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Parts of the read path, by name.")] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="The parts of the read path.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
     baselines: Annotated[bool, typer.Option(help="Measure plain methods in the same pass.")] = True,
+    dims: Annotated[str | None, typer.Option(metavar="16,32,...", help="Also with these dimensions.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="DIR", help="Write pictures of it (PNG, SVG).")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="A.toml B.toml", help="Two settings files, event by event.")
+    ] = None,
 ) -> None:
-    """Evaluate prequentially: query, compare with what came, learn, event by event."""
-    settings = _settings(shell.settings, dim, recipe, seed, repeats=repeats)
-    setup = _setup(settings, sample, baselines=baselines)
-    stream = _stream(shell, path, format, items, min_rating, limit)
-    outcomes = _run(stream, setup, path.name, bar=sys.stderr.isatty() and not shell.json)
+    """Evaluate prequentially: each event is first predicted, then learned from."""
+    flags = {"model_dimension": dim, "model_seed": seed, "feed_recipe": recipe, "feed_repeats": repeats or None}
+    run = Run(shell, Source(path, format, items, min_rating, limit), flags, _one_in(sample), baselines)
+    sizes = _dimensions(dims)
+    if compare is not None:
+        if plot is not None or sizes:
+            raise SettingsError("settings: --compare: expected neither --plot nor --dims beside it")
+        answer = run.compared(*compare)
+        shell.answer(answer, *figures.compared(answer))
+        return
+    if plot is not None:
+        curves.ready(plot)
+    _one(shell, run, sizes, plot)
+
+
+def _one(shell: Shell, run: Run, sizes: list[int], plot: Path | None) -> None:
+    """One run, perhaps with other dimensions beside it and pictures of it."""
+    settings = run.settings(shell.config)
+    stream, setup = run.stream(settings), run.setup(settings)
+    outcomes = run.outcomes(stream, setup)
     answer = report(outcomes, setup)
-    shell.answer(answer, *_tables(answer))
+    by_dimension: dict[str, Any] = {}
+    for size in sizes:
+        at_size = replace(setup, dimension=size, baselines=False)
+        found = answer if size == setup.dimension else report(run.outcomes(stream, at_size), at_size)
+        by_dimension[str(size)] = {name: found[name] for name in ("known", "all", "arranged", "us_per_event")}
+    if by_dimension:
+        answer["by_dimension"] = by_dimension
+    for file in curves.draw(plot, outcomes, answer, by_dimension) if plot is not None else ():
+        shell.note(f"wrote {file}")
+    shell.answer(answer, *figures.tables(answer), *([figures.dimensions(by_dimension)] if by_dimension else []))
 
 
-def _settings(settings: Settings, dim: int | None, recipe: str | None, seed: int | None, *, repeats: bool) -> Settings:
-    model, feed = settings.model, settings.feed
-    return replace(
-        settings,
-        model=replace(
-            model,
-            dimension=model.dimension if dim is None else dim,
-            seed=model.seed if seed is None else seed,
-        ),
-        feed=replace(feed, recipe=feed.recipe if recipe is None else recipe, repeats=feed.repeats or repeats),
-    )
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the events come from."""
+
+    path: Path
+    form: str | None
+    items: Path | None
+    min_rating: float | None
+    limit: int | None
 
 
-def _setup(settings: Settings, sample: str, *, baselines: bool) -> Setup:
-    model, feed = settings.model, settings.feed
-    if feed.recipe not in RECIPES:
-        raise SettingsError(f"settings: --recipe: expected one of {', '.join(RECIPES)}, found {feed.recipe!r}")
-    one, slash, n = sample.partition("/")
-    if one != "1" or not slash or not n.isdecimal() or int(n) < 1:
-        raise SettingsError(f"settings: --sample: expected 1/N such as 1/10, found {sample!r}")
-    return Setup(
-        recipe=RECIPES[feed.recipe](feed.size, feed.repeats),
-        dimension=model.dimension,
-        negatives=model.negatives,
-        seed=model.seed,
-        unlisted=feed.unlisted,
-        sample=int(n),
-        baselines=baselines,
-        profile=attributes_of,
-    )
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Evaluates one source, under one or two settings."""
 
+    shell: Shell
+    source: Source
+    flags: dict[str, Any]  # settings that this command's own flags give
+    sample: int
+    baselines: bool
 
-def _stream(
-    shell: Shell, path: Path, form: str | None, items: Path | None, min_rating: float | None, limit: int | None
-) -> Stream:
-    if form is not None and form not in formats.FORMATS:
-        raise SettingsError(f"settings: --format: expected one of {', '.join(formats.FORMATS)}, found {form!r}")
-    named = next((name for name in formats.FORMATS if name == form), None) or formats.detect(path)
-    dataset = formats.read(path, named, min_rating, items, check)
-    if dataset.left_out:
-        shell.note(f"left out: {dataset.left_out}")
-    stream, late = stream_of(dataset if limit is None else dataset.first(limit), shell.settings)
-    if late:
-        shell.note(
-            f"{late:,} of {len(stream):,} events stood behind later ones: sorted by time, equal times as they stood"
+    def settings(self, file: Path | None) -> Settings:
+        """The settings in `file`; flags win. Raises SettingsError."""
+        settings = load(file, flags={**self.shell.flags, **self.flags})
+        if settings.feed.recipe not in RECIPES:
+            known = ", ".join(RECIPES)
+            raise SettingsError(f"settings: feed.recipe: expected one of {known}, found {settings.feed.recipe!r}")
+        return settings
+
+    def setup(self, settings: Settings) -> Setup:
+        """What is evaluated under `settings`."""
+        model, feed = settings.model, settings.feed
+        return Setup(
+            recipe=RECIPES[feed.recipe](feed.size, feed.repeats),
+            dimension=model.dimension,
+            negatives=model.negatives,
+            seed=model.seed,
+            unlisted=feed.unlisted,
+            sample=self.sample,
+            baselines=self.baselines,
+            profile=attributes_of,
         )
-    return stream
+
+    def stream(self, settings: Settings) -> Stream:
+        """The events, by time. Raises DatasetError."""
+        path, source, note = self.source.path, self.source, self.shell.note
+        form = formats.named(source.form) if source.form is not None else formats.detect(path)
+        dataset = formats.read(path, form, source.min_rating, source.items, checker(settings))
+        if dataset.left_out:
+            note(f"left out: {dataset.left_out}")
+        stream, late = stream_of(dataset if source.limit is None else dataset.first(source.limit), settings)
+        if late:
+            note(f"{late:,} of {len(stream):,} events stood behind later ones: taken in the order of their times")
+        return stream
+
+    def outcomes(self, stream: Stream, setup: Setup) -> Outcomes:
+        """One pass, with a progress bar on a terminal."""
+        bar = sys.stderr.isatty() and not self.shell.json
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), disable=not bar, refresh_per_second=4) as progress:
+            task = progress.add_task(f"{self.source.path.name}, k={setup.dimension}", total=len(stream))
+            done = _rarely(lambda events: progress.update(task, completed=events), len(stream))
+            outcomes = Prequential(stream, setup, time.process_time).run(done)
+        if outcomes.reset:
+            self.shell.note(f"{outcomes.reset:,} rows of the model were not finite and began anew")
+        return outcomes
+
+    def compared(self, a: Path, b: Path) -> dict[str, Any]:
+        """Both settings over the same events, and how far B is ahead."""
+        runs, reports = [], []
+        for file in (a, b):
+            settings = self.settings(file)
+            setup = self.setup(settings)
+            runs.append(self.outcomes(self.stream(settings), setup))
+            reports.append(report(runs[-1], setup))
+        return {"a": reports[0], "b": reports[1], "difference": difference(*runs)}
 
 
-def _run(stream: Stream, setup: Setup, name: str, *, bar: bool) -> Outcomes:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not bar, refresh_per_second=4) as progress:
-        task = progress.add_task(name, total=len(stream))
+def _rarely(progress: Callable[[int], None], total: int) -> Callable[[int], None]:
+    def done(events: int) -> None:
+        if events % _EVERY == 0 or events == total:
+            progress(events)
 
-        def done(events: int) -> None:
-            if events % _EVERY == 0 or events == len(stream):
-                progress.update(task, completed=events)
-
-        return Prequential(stream, setup, time.perf_counter).run(done)
+    return done
 
 
-def _tables(answer: dict[str, Any]) -> list[Table]:
-    table = Table("", "queries", "recall@10", "recall@20", "ndcg@10", "mrr", title="known users, if not said otherwise")
-    rows = {"ranked": answer["known"], "ranked, all users": answer["all"], "arranged": answer["arranged"]}
-    rows |= {f"baseline: {name}": figures for name, figures in answer["baselines"].items()}
-    rows |= {"repeats": answer["repeats"], "first time": answer["first_time"]}
-    for name, figures in rows.items():
-        cells = [
-            _number(figures[metric], figures["se"].get(metric))
-            for metric in ("recall@10", "recall@20", "ndcg@10", "mrr")
-        ]
-        table.add_row(name, f"{figures['n']:,}", *cells)
-    return [table]
+def _one_in(sample: str) -> int:
+    one, slash, n = sample.partition("/")
+    if one.strip() != "1" or not slash or not n.strip().isdecimal() or int(n) < 1:
+        raise SettingsError(f"settings: --sample: expected 1/N, such as 1/10, found {sample!r}")
+    return int(n)
 
 
-def _number(value: float | None, error: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" + (f" ± {error:.4f}" if error is not None else "")
+def _dimensions(dims: str | None) -> list[int]:
+    """The sizes named, each once, ascending."""
+    texts = [text.strip() for text in dims.split(",")] if dims is not None else []
+    if not all(text.isdecimal() and 4 <= int(text) <= 1024 for text in texts):
+        raise SettingsError(f"settings: --dims: expected numbers of 4 to 1024, such as 16,32,64, found {dims!r}")
+    return sorted({int(text) for text in texts})

@@ -20,6 +20,14 @@ _SIGNS: tuple[tuple[str, Format], ...] = (
 )
 
 
+def named(form: str) -> Format:
+    """The format called `form`. Raises DatasetError."""
+    found = next((known for known in FORMATS if known == form), None)
+    if found is None:
+        raise DatasetError(f"format: expected one of {', '.join(FORMATS)}, found {form!r}")
+    return found
+
+
 def detect(path: Path) -> Format:
     """The format of a folder, by the files in it, or of a file. Raises DatasetError."""
     if not path.exists():

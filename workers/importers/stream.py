@@ -13,34 +13,49 @@ from pipeline.content.corpus import Corpus
 from pipeline.evaluation.stream import Stream
 from pipeline.recipe import ENCODING
 from pipeline.types import ATTRIBUTES, PROFILE, hash_id, hash_of
-from workers.importers.dataset import Dataset, Moment
+from workers.importers.dataset import Check, Dataset, Moment
 from workers.lessons import action_weights
 from workers.settings import Settings
 from workers.wire.catalog import CatalogItem, catalog_of
-from workers.wire.errors import InvalidError, convert
+from workers.wire.errors import InvalidError, convert, shown
 from workers.wire.event_data import EventData, check_data, write_attributes
+from workers.wire.ids import user_key
 from workers.wire.item import ItemData, check_item
 from workers.wire.rules import Rules
-from workers.wire.times import parse_time
+from workers.wire.times import END_MS, parse_time
 
 
-def check(moment: Moment) -> None:
-    """What evaluation asks of a moment: the rules of its topic, and that an event names its time. Raises WireError."""
-    kind, data = moment
-    if kind == "item":
-        check_item(convert(data, ItemData, "item"))
-        return
-    event = convert(data, EventData, "event")
-    check_data(event)
+def checker(settings: Settings) -> Check:
+    """A check of what evaluation asks of a moment: the rules of its topic, and that an event names its time."""
+    rules = Rules.of(settings)
+
+    def check(moment: Moment) -> None:
+        kind, data = moment
+        if kind == "item":
+            check_item(convert(data, ItemData, "item"))
+        else:
+            _check_event(convert(data, EventData, "event"), rules)
+
+    return check
+
+
+def _check_event(event: EventData, rules: Rules) -> None:
+    user_key(event.user_id)
+    if not check_data(event) and rules.meaning(event.action, event.value).names_item:
+        raise InvalidError(f"item_id: expected with action {shown(event.action)}, found none")
+    size = len(write_attributes(event.attributes))
+    if size > ATTRIBUTES:
+        raise InvalidError(f"attributes: expected at most {ATTRIBUTES} bytes as compact JSON, found {size}")
     if event.time is None:
         raise InvalidError("time: expected the time of the event, found none; evaluation goes by it")
-    parse_time(event.time)
+    if not 0 <= parse_time(event.time) < END_MS:
+        raise InvalidError(f"time: expected a time of the years 1970 to 2106, found {shown(event.time)}")
 
 
 def stream_of(dataset: Dataset, settings: Settings) -> tuple[Stream, int]:
-    """The events of `dataset`, and how many stood behind a later one. Events of unknown actions count, as they do live.
+    """The events of `dataset`, which was read with `checker`, and how many stood behind a later one.
 
-    Raises DatasetError and WireError for what cannot be read.
+    Events of unknown actions count, as they do live. Raises DatasetError for what cannot be read.
     """
     columns = _Columns(Rules.of(settings))
     for moments in (dataset.catalog, dataset.stream):
@@ -75,12 +90,10 @@ class _Columns:
 
     def _event(self, data: EventData) -> None:
         meaning = self.rules.meaning(data.action, data.value)
-        if meaning.names_item and data.item_id is None:
-            raise InvalidError(f"item_id: expected with action {data.action!r}, found none")
         if meaning.effect & PROFILE:
-            self.attributes[len(self.user)] = write_attributes(data.attributes)[:ATTRIBUTES]
+            self.attributes[len(self.user)] = write_attributes(data.attributes)
         self.user.append(self.users.setdefault(data.user_id, len(self.users)))
-        self.time.append(parse_time(data.time) if data.time is not None else 0)
+        self.time.append(parse_time(data.time or 0))
         self.item.append(check_data(data))
         self.item_ids.append(data.item_id or "")
         self.id.append(hash_id(data.event_id) if data.event_id is not None else 0)
