@@ -10,6 +10,7 @@ import numpy as np
 import structlog
 
 from pipeline.model import Model
+from pipeline.model.neighbourhood import Neighbourhood
 from pipeline.seen import Seen
 from pipeline.types import I64, POSITIVE, Mask, Rows
 from workers.replica import GATHER_MS, Follower
@@ -27,8 +28,8 @@ _WORTH_A_CALL = 16  # records: a call costs a tenth of a ms, a row a microsecond
 class RecentReplica:
     """Follows every partition of `recent`, from where retention begins, for all lanes of a process.
 
-    Positive events enter the neighbourhood in the order of each partition, once: a batch that was announced again is
-    passed over, as far as its offsets are among the last 65,536 of their partition.
+    Positive events enter a neighbourhood as large as the settings say, in the order of each partition, once: what is
+    announced again is passed over.
     """
 
     def __init__(self, settings: Settings, rules: Rules, model: Model) -> None:
@@ -37,6 +38,7 @@ class RecentReplica:
             settings, settings.topic("recent"), self.on_recent, fewest=_WORTH_A_CALL, gather_ms=GATHER_MS
         )
         self._model = model
+        model.neighbourhood = Neighbourhood(model.rows, settings.users.neighbours)
         self._seen = Seen()  # offsets in `events`
         self._positive: Mask = np.zeros(256, np.bool_)  # by action code
         for meaning in rules.meanings.values():

@@ -55,6 +55,7 @@ class Users(_Section, frozen=True):
 
     ttl_days: float = 90.0  # a state without events for so long expires
     cache: int = 200_000  # states that an embedding worker keeps in memory
+    neighbours: int = 200_000  # users whose last items a retrieval worker keeps in memory, 300 bytes each
 
 
 class Model(_Section, frozen=True):
@@ -195,6 +196,7 @@ def _checked(settings: Settings) -> Settings:
     recoded = [name for name, action in ACTIONS.items() if actions[name].code != action.code]
     rules = [
         (1 <= settings.kafka.partitions <= 1024, "kafka.partitions must be 1..1024"),
+        (1 <= settings.users.neighbours <= 1 << 24, "users.neighbours must be 1..16777216"),
         (4 <= settings.model.dimension <= 1024, "model.dimension must be 4..1024"),
         (1 <= settings.feed.size <= 200, "feed.size must be 1..200"),
         (PREFIX.fullmatch(settings.prefix) is not None, "prefix must be ASCII letters, digits, - and _"),

@@ -10,7 +10,7 @@ from pipeline.model.rows import ItemRows
 from pipeline.recipe import SOURCES
 from pipeline.retrieval import Source
 from pipeline.sources.trending import Trending
-from pipeline.types import hash_id
+from pipeline.types import hash_id, hash_of
 from tests.retrieving import DAY, NOW, K, User, entry, lists, queries, vectors
 
 BY_NAME: dict[str, Source] = {source.name: source for source in SOURCES}
@@ -26,6 +26,11 @@ class Shop:
 
     def know(self, item: str, **fields: object) -> None:
         self.model.put_vectors(vectors(item, None, **fields))
+
+    def follow(self, user: str, *items: str) -> None:
+        """A user took these, one after the other."""
+        rows = self.model.rows.rows(np.array([hash_id(item) for item in items], np.uint64))
+        self.model.neighbourhood.add(np.full(len(rows), hash_of(user), np.uint64), rows)
 
     def proposals(self, source: str, *users: User) -> list[list[str]]:
         found = BY_NAME[source](queries(self.model, users), self.catalog, self.model)
@@ -81,6 +86,22 @@ def test_forward_looks_at_the_last_five_items_only() -> None:
         ["after new", "after old"],
         ["after new"],
     ]
+
+
+def test_neighbours_propose_what_they_took_next_or_at_all() -> None:
+    shop = Shop()
+    for item in ("here", "next", "later", "before", "far"):
+        shop.know(item, count=1.0)
+    shop.follow("a", "far", "before", "here", "next", "later", "x", "y", "z", "v", "w")
+    shop.follow("b", "here", "next")
+    shop.follow("asker", "here", "far")
+    who = User(["here"], id="asker")
+    assert shop.proposals("vs_knn", who) == [["next", "later", "before", "far"]]  # 1, .4 and .2 at most, .16
+    # Two took `next`; only `a` took the rest. What the asker took, too, is for a filter to drop.
+    (users,) = shop.proposals("user_knn", who)
+    assert set(users[:2]) == {"here", "next"}
+    assert set(users[2:]) == {"far", "before", "later"}
+    assert shop.proposals("vs_knn", User(["nobody's"]), User()) == [[], []]
 
 
 def test_trending_decays_each_count_from_its_own_reference() -> None:

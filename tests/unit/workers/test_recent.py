@@ -12,7 +12,7 @@ from pipeline.model.rows import ItemRows
 from pipeline.types import RING, hash_id, hash_of
 from tests.records import Consumed
 from workers.recent import RecentReplica
-from workers.settings import ACTIONS, Settings
+from workers.settings import ACTIONS, Settings, Users
 from workers.wire.recent import pack_recent
 from workers.wire.rules import Rules
 
@@ -108,6 +108,13 @@ def test_nothing_and_empty_records_are_nothing() -> None:
     followed.warm_up()
     assert followed.counts["recent_events"] == 0
     assert followed.counts["recent_unreadable"] == 0
+
+
+def test_the_settings_bound_the_users() -> None:
+    settings = Settings(users=Users(neighbours=3))
+    followed = RecentReplica(settings, Rules.of(settings), Model(ItemRows(16), 4))
+    followed.on_recent([record(0, *((at, f"u{at}", "a", "click") for at in range(5)))])
+    assert len(followed._model.neighbourhood) == 3
 
 
 def test_an_item_first_met_here_has_a_row_and_no_name() -> None:
