@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from pipeline.catalog import Catalog
+from pipeline.content.profile import profiles
 from pipeline.embedding import attend, compose, situate
 from pipeline.model import Model
 from pipeline.model.covisitation import Evidence
@@ -169,6 +170,11 @@ def neighbours_of(queries: Queries, model: Model, rows: Rows, owner: Owner) -> F
         return model.neighbourhood.of(neighbours(queries, model), owner, rows), rows, owner
 
     return queries.once(("neighbours of", id(rows), id(owner)), compute)[0]  # as above
+
+
+def profile(queries: Queries, catalog: Catalog) -> F32:
+    """(q, d) where each user stands in content space, once a chunk; zeros where nothing is known of it."""
+    return queries.once("profile", lambda: profiles(queries.ring_rows, catalog.content, catalog.described))
 
 
 def proposable(queries: Queries, catalog: Catalog) -> Mask:

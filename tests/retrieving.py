@@ -13,7 +13,7 @@ from pipeline.model import Model
 from pipeline.model.rows import ItemRows
 from pipeline.model.trends import HALF_LIVES_MS
 from pipeline.queries import NO_ATTRIBUTES, Attributes, Queries, queries_from
-from pipeline.types import F32, I64, RING, U32, ItemLists, ItemVectors, Rings, hash_id, hash_of
+from pipeline.types import CONTENT, F32, I64, RING, U32, ItemLists, ItemVectors, Rings, hash_id, hash_of
 
 K = 8
 NOW = 1_790_000_000_000
@@ -123,7 +123,13 @@ def _random_entry(rng: np.random.Generator, name: str, at: int) -> Entry:
         unsafe=("nsfw",) if rng.random() < 0.1 else (),
         published_at=int(NOW - rng.integers(0, 90) * DAY) if rng.random() < 0.7 else 0,
         expires_at=int(NOW + rng.integers(-5, 20) * DAY) if rng.random() < 0.3 else 0,
+        content=_random_content(at) if at % 4 else np.empty(0, np.float32),
     )
+
+
+def _random_content(seed: int) -> F32:
+    content = np.random.default_rng(seed).standard_normal(CONTENT)
+    return (content / np.linalg.norm(content)).astype(np.float32)
 
 
 def _random_list(rng: np.random.Generator, names: list[str], n: int) -> dict[str, float]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from pipeline.types import F32, U64
+
+_YEAR = re.compile(r"\(((?:1[5-9]|20)\d\d)\)")
 
 Fact = str | int | float | bool | tuple[str, ...] | None  # the value of an item's attribute
 
@@ -38,8 +41,12 @@ class Content:
     vectors: Mapping[str, Given] = field(default_factory=dict)
 
     def numbers(self) -> dict[str, float]:
-        """Its finite numbers by name: price (a currency each), time of publishing, numeric attributes. Not booleans."""
+        """Its finite numbers by name: price (a currency each), time of publishing, numeric attributes (not booleans),
+        and a year that the title names in brackets, as those of films and books do."""
         found = {"published_at": float(self.published_at)} if self.published_at else {}
+        year = _YEAR.search(self.title)
+        if year is not None:
+            found["year"] = float(year[1])
         if self.price is not None:
             found[f"price {self.currency}"] = float(self.price)
         for name, value in self.attributes.items():

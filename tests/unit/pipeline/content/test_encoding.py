@@ -314,6 +314,13 @@ def test_numbers_without_a_neighbour_are_in_the_middle() -> None:
     assert numbers.numbers() == {"attribute d": 3.0}
 
 
+@pytest.mark.parametrize(
+    ("title", "year"), [("Toy Story (1995)", 1995), ("Blade (2) (2002) x", 2002), ("1984", None), ("A (12345)", None)]
+)
+def test_a_title_may_name_a_year(title: str, year: int | None) -> None:
+    assert item(1, title=title).numbers() == ({} if year is None else {"year": year})
+
+
 def test_the_sample_is_bounded_and_the_same_in_any_order() -> None:
     items = [item(at, price=float(at % 777)) for at in range(3 * SAMPLE)]
     one, other = Corpus(), Corpus()
