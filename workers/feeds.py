@@ -54,6 +54,7 @@ class Made:
     version: int
     revision: int
     items: tuple[str, ...]  # item ids, best first
+    sources: tuple[tuple[str, ...], ...]  # that proposed each of them
     value: bytes
     headers: Headers
     skipped: tuple[str, ...]  # sources that failed
@@ -130,6 +131,7 @@ class FeedMaker:
             version,
             stamp.revision,
             tuple([item.item_id for item in feed.items]),
+            tuple([tuple(item.sources) for item in feed.items]),
             encode_feed(feed),
             feed_headers(feed, cause.traceparent, cause.tracestate),
             answer.skipped,

@@ -1,6 +1,7 @@
 """How good the feeds are, live: was what a user chose next in the feed that was served before?
 
-Prequential (test, then learn): a user's first positive event after a feed is looked up in that feed.
+Prequential (test, then learn): a user's first positive event after a feed is looked up in that feed. The figures, and
+when they are an alarm, are those of `pipeline.drift`; they are of this worker's users, since it was started.
 """
 
 from __future__ import annotations
@@ -8,24 +9,38 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
-USERS = 10_000  # whose last feed is remembered
-AT = 10  # places that count as a hit
+import structlog
+
+from pipeline.drift import CUT, Drift
+
+log = structlog.get_logger()
+
+USERS = 10_000  # whose last feed is remembered: some 300 bytes each
+
+_SAID = {  # by alarm: when it is raised, and when it ends
+    "falling": ("feeds fall below their own past", "feeds are as good as their past again"),
+    "below_trending": ("the ranked list falls below plain trending", "the ranked list is as good as trending again"),
+}
+
+_Served = tuple[int, tuple[str, ...], tuple[tuple[str, ...], ...]]  # version, items, the sources of each
 
 
 class HitRate:
-    """Recall and NDCG at 10 over the users served last; a user whose feed was forgotten is not counted."""
+    """Recall and NDCG at 10 of the users served last, lately; a user whose feed was forgotten is not counted."""
 
     def __init__(self, users: int = USERS) -> None:
-        self.events = 0
-        self.hits = 0
-        self._gain = 0.0
+        self.drift = Drift()
         self._users = users
-        self._served: OrderedDict[str, tuple[int, Sequence[str]]] = OrderedDict()  # least recently served first
+        self._served: OrderedDict[str, _Served] = OrderedDict()  # least recently served first
+        self._together: dict[tuple[str, ...], tuple[str, ...]] = {}  # sources that proposed together: each kept once
 
-    def serve(self, user: str, version: int, items: Sequence[str]) -> None:
-        """`user` was given `items`, best first; `version` is the first offset in `events` not known to the feed."""
-        self._served[user] = version, items
+    def serve(self, user: str, version: int, items: Sequence[str], sources: Sequence[Sequence[str]]) -> None:
+        """`user` was given `items`, best first, that `sources` had proposed; `version` is the first offset in `events`
+        not known to the feed."""
+        told = (self._together.setdefault(some, some) for some in map(tuple, sources[:CUT]))
+        self._served[user] = version, tuple(items[:CUT]), tuple(told)
         self._served.move_to_end(user)
         if len(self._served) > self._users:
             self._served.popitem(last=False)
@@ -34,19 +49,34 @@ class HitRate:
         """The first offset of `user` that would be judged; -1 = nothing is: no feed, or it was judged already."""
         return self._served[user][0] if user in self._served else -1
 
-    def judge(self, user: str, item: str) -> None:
-        """`user` chose `item`, after the feed that `expects` speaks of: it is judged once."""
-        items = self._served.pop(user)[1][:AT]
-        self.events += 1
-        if item in items:
-            self.hits += 1
-            self._gain += 1 / math.log2(2 + items.index(item))
+    def judge(self, user: str, item: str, now: int, places: Sequence[float] | None = None) -> None:
+        """`user` chose `item` at `now` (ms), after the feed that `expects` speaks of: it is judged once. `places`: of
+        the item in the ranked list and in plain trending, where they are known; see Drift.compare."""
+        _, items, sources = self._served.pop(user)
+        at = items.index(item) if item in items else -1
+        place, by = (at + 1, sources[at]) if at >= 0 else (math.inf, ())
+        if self.drift.note(place, by, now):
+            self._say("falling")
+        if places is not None and self.drift.compare(places, now):
+            self._say("below_trending")
 
     def forget(self, user: str) -> None:
         """`user` was forgotten."""
         self._served.pop(user, None)
 
-    def figures(self) -> dict[str, float]:
-        """recall@10, ndcg@10 and the events that they are means of; 0 before the first."""
-        n = max(self.events, 1)
-        return {"recall@10": self.hits / n, "ndcg@10": self._gain / n, "events": self.events}
+    def figures(self) -> dict[str, Any]:
+        """See Drift.figures."""
+        return self.drift.figures()
+
+    def _say(self, name: str) -> None:
+        alarm, found = self.drift.alarms[name], self.drift.figures()
+        raised, ended = _SAID[name]
+        facts: dict[str, Any] = {"events": found["events"], "ndcg": round(found["ndcg@10"], 4), "raised": alarm.raised}
+        if name == "falling":
+            facts |= {"past": round(found["past"]["ndcg@10"], 4)}
+        else:
+            facts |= {key: round(value, 4) for key, value in found["against_trending"].items() if key != "events"}
+        if alarm.on:
+            log.warning(raised, **facts)
+        else:
+            log.info(ended, **facts)

@@ -83,7 +83,7 @@ class RetrievalHandler:
     def stored(self, result: Result) -> None:
         """The feeds were offered to the store: these are what the users see until the next."""
         for made in self._served.pop(result.batch.partition, []):
-            self.live.serve(made.asked.user, made.version, made.items)
+            self.live.serve(made.asked.user, made.version, made.items, made.sources)
 
     def drop(self, partition: int) -> None:
         """Nothing is kept of a partition but what is on its way."""
@@ -156,7 +156,7 @@ class RetrievalHandler:
         for event in sorted(newest.fresh, key=lambda event: event.offset):
             chosen = self._chosen(event) if event.offset >= since else None
             if chosen is not None:
-                self.live.judge(user, chosen)
+                self.live.judge(user, chosen, self._now())
                 return
 
     def _chosen(self, event: Fresh) -> str | None:
