@@ -8,6 +8,7 @@ A session is a user and a click a `click`. Sessions are short and items come aga
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -28,8 +29,6 @@ def read(path: Path, check: Check | None = None) -> Dataset:
     """
     rows = [row for file in _files(path) for row in _rows(file)]
     rows.sort(key=lambda row: row[1][0])
-    # Nobody clicks twice in one millisecond: session and time name the click, and importing twice is harmless within
-    # the idempotency window. Where the file says otherwise, the item does, too.
     return Dataset(
         name=f"YooChoose ({path.name})", catalog=(), stream=[checked(_click(*row), check, where) for where, row in rows]
     )
@@ -66,12 +65,18 @@ def _parsed(parse: Callable[[str], _Row], line: str, where: str) -> _Row:
 
 def _excerpt(line: str) -> _Row:
     session, item, seconds = line.split("\t")
-    return round(float(seconds) * 1000), session.strip(), item.strip()
+    return _ms(float(seconds)), session.strip(), item.strip()
 
 
 def _official(line: str) -> _Row:
     session, time, item, _ = line.split(",")
-    return round(datetime.fromisoformat(time.strip()).timestamp() * 1000), session.strip(), item.strip()
+    return _ms(datetime.fromisoformat(time.strip()).timestamp()), session.strip(), item.strip()
+
+
+def _ms(seconds: float) -> int:
+    if not math.isfinite(seconds):
+        raise ValueError(f"{seconds} is no time")
+    return round(seconds * 1000)
 
 
 def _click(time: int, session: str, item: str) -> Moment:
@@ -80,5 +85,7 @@ def _click(time: int, session: str, item: str) -> Moment:
         "item_id": item,
         "action": "click",
         "time": time,
+        # Nobody clicks on an item twice in a millisecond: these name the click, and importing twice is harmless within
+        # the idempotency window.
         "event_id": f"yoochoose-{session}-{time}-{item}",
     }
