@@ -43,7 +43,7 @@ class Filter(Protocol):
 class Arranger(Protocol):
     """Reorders each owner's candidates: a permutation within each owner."""
 
-    def __call__(self, queries: Queries, catalog: Catalog, rows: Rows, owner: Owner) -> I64:
+    def __call__(self, queries: Queries, catalog: Catalog, model: Model, rows: Rows, owner: Owner) -> I64:
         """(c,) the new order, as places in the old one."""
 
 
@@ -63,7 +63,7 @@ class Recipe:
 def build_feeds(queries: Queries, catalog: Catalog, model: Model, recipe: Recipe) -> list[Feed]:
     """Answer a chunk of queries: the four stages, in order."""
     safe = shortlist(queries, catalog, model, recipe)
-    shown = cut(queries, arrange(queries, catalog, safe, recipe.arrangers), recipe.size)
+    shown = cut(queries, arrange(queries, catalog, model, safe, recipe.arrangers), recipe.size)
     return explain(queries, catalog, model, shown, recipe.ranker)
 
 
@@ -112,10 +112,12 @@ def rank(queries: Queries, catalog: Catalog, model: Model, candidates: Candidate
     return replace(candidates, scores=scores).take(order(candidates.owner, scores))
 
 
-def arrange(queries: Queries, catalog: Catalog, candidates: Candidates, arrangers: Sequence[Arranger]) -> Candidates:
+def arrange(
+    queries: Queries, catalog: Catalog, model: Model, candidates: Candidates, arrangers: Sequence[Arranger]
+) -> Candidates:
     """Reordered by each arranger in turn."""
     for part in arrangers:
-        candidates = candidates.take(part(queries, catalog, candidates.rows, candidates.owner))
+        candidates = candidates.take(part(queries, catalog, model, candidates.rows, candidates.owner))
     return candidates
 
 

@@ -148,7 +148,7 @@ class Prequential:
         begun = self._clock()
         queries = self._queries(at, user, decode([before]))
         found = shortlist(queries, self.catalog, self.model, self._setup.recipe)
-        shown = arrange(queries, self.catalog, found, self._setup.recipe.arrangers)
+        shown = arrange(queries, self.catalog, self.model, found, self._setup.recipe.arrangers)
         self._query_s += self._clock() - begun
         chosen = int(self.model.rows.find(self._stream.item[at : at + 1])[0])
         self._shown.data[found.rows[:CUT]] += 1

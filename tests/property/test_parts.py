@@ -154,11 +154,11 @@ class TestArrangers:
     @given(here=worlds, seed=st.integers(0, 99))
     def test_a_permutation_within_each_owner(self, part: Arranger, here: World, seed: int) -> None:
         rows, owner = any_rows(seed, here)
-        order = part(here.ask(), here.catalog, rows, owner)
+        order = part(here.ask(), here.catalog, here.model, rows, owner)
         assert sorted(order.tolist()) == list(range(len(rows)))
         np.testing.assert_array_equal(owner[order], owner)
         for query, (places, mine, me) in enumerate(one_by_one(rows, owner, len(here.users))):
-            alone = part(here.ask([query]), here.catalog, mine, me)
+            alone = part(here.ask([query]), here.catalog, here.model, mine, me)
             np.testing.assert_array_equal(places[alone], order[places])
 
 

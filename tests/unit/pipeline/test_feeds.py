@@ -87,7 +87,7 @@ def test_creators_are_spread(creators: str, expected: str) -> None:
     shop = Shop()
     rows = [shop.catalog.put(entry(f"i{at}", creator_id=name.strip("-"))) for at, name in enumerate(creators)]
     asked = queries(shop.model, [User()])
-    order = SpreadCreators()(asked, shop.catalog, np.array(rows, np.int64), np.zeros(len(rows), np.int64))
+    order = SpreadCreators()(asked, shop.catalog, shop.model, np.array(rows, np.int64), np.zeros(len(rows), np.int64))
     assert "".join(creators[at] for at in order) == expected
     for name in set(creators):
         places = [at for at in order if creators[at] == name]
@@ -97,7 +97,8 @@ def test_creators_are_spread(creators: str, expected: str) -> None:
 def test_spreading_stops_at_its_depth() -> None:
     shop = Shop()
     rows = np.array([shop.catalog.put(entry(f"i{at}", creator_id=name)) for at, name in enumerate("AABBAAB")])
-    order = SpreadCreators(window=2, depth=2)(queries(shop.model, [User()]), shop.catalog, rows, np.zeros(7, np.int64))
+    asked = queries(shop.model, [User()])
+    order = SpreadCreators(window=2, depth=2)(asked, shop.catalog, shop.model, rows, np.zeros(7, np.int64))
     assert order.tolist() == [0, 2, 1, 3, 4, 5, 6]
 
 
