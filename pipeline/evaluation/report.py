@@ -71,7 +71,7 @@ def binned(values: I64, bins: Bins, ranks: F64, user: I64) -> dict[str, Any]:
     return {name: _group(ranks, user, place == at) for at, (_, name) in enumerate(bins)}
 
 
-def learning_curve(outcomes: Outcomes, ranks: F64, metric: str, points: int = 40) -> tuple[F64, F64]:
+def learning_curve(outcomes: Outcomes, ranks: F64, metric: str, points: int) -> tuple[F64, F64]:
     """`metric` over the stream: known users' queries in `points` runs of equal length; for each its mean place in the
     stream (p,), in events, and the mean (p,). `ranks` (q,) are those of the outcomes or of a baseline."""
     known = np.flatnonzero(outcomes.history >= 1)

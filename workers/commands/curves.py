@@ -17,6 +17,8 @@ SIZE = (7.0, 4.2)  # inches
 DPI = 150
 INK, ACCENT, GREYS = "#222222", "#0b6e99", ("#777777", "#b0a070", "#7a9e7e", "#b07a8c")
 COMPARED = 3  # baselines in a picture: the best
+ENOUGH = 500  # queries a point of the learning curve
+POINTS = (4, 40)  # of it, at least and at most
 
 
 class PlotsError(ValueError):
@@ -58,12 +60,13 @@ def _written(stem: Path, picture: Any) -> list[Path]:
 def _learning(outcomes: Outcomes, report: Report) -> Any:
     """Recall over the stream, beside the best baselines."""
     picture, axes = _blank("Recall@10 over the stream, known users", "events")
+    points = min(max(report["known"]["n"] // ENOUGH, POINTS[0]), POINTS[1])
     baselines = report["baselines"]
     best = sorted(baselines, key=lambda name: -(baselines[name][METRIC] or 0.0))[:COMPARED]
     for name, colour in zip(best, GREYS, strict=False):
         column = outcomes.baselines[:, NAMES.index(name)]
-        axes.plot(*learning_curve(outcomes, column, METRIC), color=colour, linewidth=1.2, label=name)
-    ranked = learning_curve(outcomes, outcomes.rank, METRIC)
+        axes.plot(*learning_curve(outcomes, column, METRIC, points), color=colour, linewidth=1.2, label=name)
+    ranked = learning_curve(outcomes, outcomes.rank, METRIC, points)
     axes.plot(*ranked, color=ACCENT, linewidth=2.2, label=f"recipe {report['recipe']}")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9)
@@ -72,7 +75,7 @@ def _learning(outcomes: Outcomes, report: Report) -> Any:
 
 def _history(report: Report) -> Any:
     """Recall by how much is known of the user."""
-    picture, axes = _blank("Recall@10 by history length", "positive events of the user before")
+    picture, axes = _blank("Recall@10 by history length, ± two standard errors", "positive events of the user before")
     groups = {name: found for name, found in report["by_history"].items() if found["n"]}
     _points(axes, {f"{name}\nn={found['n']:,}": found for name, found in groups.items()}, line=False)
     return picture
@@ -80,7 +83,7 @@ def _history(report: Report) -> Any:
 
 def _dimensions(by_dimension: Mapping[str, Report]) -> Any:
     """Recall by the dimension of the embeddings."""
-    picture, axes = _blank("Recall@10 by dimension, known users", "dimension of the embeddings")
+    picture, axes = _blank("Recall@10 by dimension, known users, ± two standard errors", "dimension of the embeddings")
     _points(axes, {name: found["known"] for name, found in by_dimension.items()}, line=True)
     return picture
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from pipeline.catalog import Catalog
 from pipeline.evaluation.baselines import NAMES
 from pipeline.evaluation.metrics import clustered_error, errors, figures, gini, scores
 from pipeline.evaluation.prequential import Outcomes, Prequential, Setup
-from pipeline.evaluation.report import report
+from pipeline.evaluation.report import difference, learning_curve, report
 from pipeline.evaluation.stream import Stream
 from pipeline.filters.available import Available
 from pipeline.model import Model
@@ -119,7 +119,7 @@ def test_the_report_of_a_stream_that_a_pencil_can_follow() -> None:
     }
 
 
-def clustered(values: list[float], user: list[int]) -> float:
+def clustered(values: Sequence[float], user: Sequence[int]) -> float:
     """The definition, user by user."""
     mean, n, users = sum(values) / len(values), len(values), sorted(set(user))
     sums = [sum(value - mean for value, its in zip(values, user, strict=True) if its == one) for one in users]
@@ -239,6 +239,35 @@ class Broken:
 
     def __call__(self, queries: Queries, catalog: Catalog, model: Model) -> Proposals:
         raise ZeroDivisionError
+
+
+def test_two_runs_are_compared_at_the_queries_that_both_were_asked() -> None:
+    """Without repeats user 1's second a is a miss, with them its rank is 1.5; the sample leaves one event out."""
+    events = told("1a 2b 1a 2b 2a 1b")
+    one, other = run(events), run(events, plain(repeats=True))
+    found = difference(one, other)
+    assert found["known"]["n"] == 4
+    gains = [1, 1, 0, 0]  # of recall@10: the two repeats; then a and b are in both lists
+    assert found["known"]["recall@10"] == {"mean": 0.5, "se": pytest.approx(clustered(gains, [1, 2, 2, 1]))}
+    assert found["repeats"]["recall@10"]["mean"] == 1
+    assert found["first_time"]["recall@10"]["mean"] == 0
+    assert found["all"]["n"] == 6
+    again = difference(other, one)
+    assert again["known"]["mrr"]["mean"] == -found["known"]["mrr"]["mean"]
+    left_out = replace(other, **{
+        name: getattr(other, name)[1:] for name in ("event", "user", "history", "rank", "arranged", "repeat")
+    })  # fmt: skip
+    assert difference(one, left_out)["all"]["n"] == 5
+
+
+def test_the_learning_curve_follows_the_stream() -> None:
+    found = run(told("1a 2a 1b 2b 1c 2c 3c"))  # known: b new, b first, c new, c first
+    assert found.rank[2:6].tolist() == [math.inf, 1, math.inf, 1]
+    place, mean = learning_curve(found, found.rank, "recall@10", points=2)
+    assert (place.tolist(), mean.tolist()) == ([2.5, 4.5], [0.5, 0.5])
+    place, mean = learning_curve(found, found.rank, "recall@10", points=100)
+    assert (place.tolist(), mean.tolist()) == ([2, 3, 4, 5], [0, 1, 0, 1])
+    assert [len(part) for part in learning_curve(run(told("1a")), np.array([1.0]), "mrr", points=4)] == [0, 0]
 
 
 # ------------------------------------------------------------------ baselines
