@@ -25,6 +25,7 @@ from pipeline.types import I64, RING, U64, ItemLists, ItemVectors, Mask, Paramet
 
 VECTORS = 0.5  # of a budget may go to vectors while lists wait, too
 _ALL = 1 << 62
+_REGROUPED = 4000  # items that clusters move towards at once, at most: it takes 2 ms
 _COUNTED = np.float32(1e-3)  # the change of a row whose counters alone moved
 
 
@@ -97,6 +98,12 @@ class Learner:
         model.trends.learn(targets, times, weights, lessons.before[take])
         self._vectors.moved[targets] += _COUNTED
 
+    def regroup(self) -> None:
+        """Move taste clusters towards items that changed since they were published; every flush does so."""
+        changed = self._changed(self._vectors)
+        some = changed[:: 1 + len(changed) // _REGROUPED]
+        self.model.clusters.learn(self.model.sequence.e_out[some])
+
     def flush(self, budget: int) -> Iterator[Changed]:
         """Changed records of about `budget` bytes, each made as it stands when it is asked for.
 
@@ -104,6 +111,7 @@ class Learner:
         """
         tombstones, self._tombstones = self._tombstones, {}
         yield from map(Tombstone, tombstones)
+        self.regroup()
         self.reset += self._parameters.mend()
         for parameters in self._parameters.due(budget):
             yield parameters

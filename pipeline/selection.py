@@ -97,6 +97,17 @@ def order(owner: Owner, scores: F32) -> I64:
     return keys.view(np.int64)
 
 
+def spread(keys: U64 | I64, owner: Owner, window: int, most: int, depth: int, reach: int = 1 << 40) -> I64:
+    """(c,) the order in which of `window` neighbours at most `most` have one key, as long as others are left.
+
+    `keys` (c,), 0 = fits everywhere. Each of an owner's first `depth` places goes to the best candidate left whose key
+    is not among the last window - 1 places `most` times, else to the best left; candidates behind the first `reach`
+    are not looked at. Behind `depth` the order stays.
+    """
+    order: I64 = _spread(keys, owner, window, most, depth, reach)
+    return order
+
+
 def _floor(scores: F32, mask: Mask, k: int) -> F32:
     """(q,) a guess that about 4k + 64 scores lie above: a wrong one costs time only."""
     columns = np.flatnonzero(mask[0]) if len(mask) else _NO_ROWS
@@ -212,3 +223,32 @@ def _order_keys(owner: Owner, bits: U32) -> U64:
         falling = _key(bits[at] if number else np.uint32(0xFF800000), 0) >> np.uint64(10)
         keys[at] = (np.uint64(owner[at]) << np.uint64(54)) | falling | np.uint64(at)
     return keys
+
+
+@njit(cache=True)
+def _spread(keys: U64 | I64, owner: Owner, window: int, most: int, depth: int, reach: int) -> I64:
+    order, first = np.arange(len(keys)), 0
+    while first < len(keys):
+        end = first
+        while end < len(keys) and owner[end] == owner[first]:
+            end += 1
+        for place in range(first, min(first + depth, end)):
+            chosen = _fitting(keys, order, max(first, place - window + 1), place, min(end, first + reach), most)
+            taken = order[chosen]
+            for at in range(chosen, place, -1):
+                order[at] = order[at - 1]
+            order[place] = taken
+        first = end
+    return order
+
+
+@njit(cache=True)
+def _fitting(keys: U64 | I64, order: I64, since: int, place: int, end: int, most: int) -> int:
+    """The first of order[place:end] whose key stands in order[since:place] fewer than `most` times; `place` if none."""
+    for at in range(place, end):
+        mine, times = keys[order[at]], 0
+        for before in range(since, place):
+            times += keys[order[before]] == mine
+        if mine == 0 or times < most:
+            return at
+    return place

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from pipeline.catalog import Catalog
 from pipeline.model import Model
-from pipeline.model import Model
 from pipeline.queries import Queries
 from pipeline.selection import spread
 from pipeline.types import I64, Owner, Rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.model.clusters import Clusters
 from pipeline.model.covisitation import Covisitation
 from pipeline.model.neighbourhood import Neighbourhood
 from pipeline.model.parameters import Part, put
@@ -23,7 +24,12 @@ class Model:
         self.neighbourhood = Neighbourhood(rows)  # of users, followed from their events: no record tells it
         self.trends = Trends(rows)
         self.ranker = RankerModel()
-        self.parts: dict[str, Part] = {"sequence": self.sequence, "ranker": self.ranker}  # those that have parameters
+        self.clusters = Clusters(dimension)
+        self.parts: dict[str, Part] = {  # those that have parameters
+            "sequence": self.sequence,
+            "ranker": self.ranker,
+            "clusters": self.clusters,
+        }
         self.epoch = 0  # the writer's
         self.version = 0  # the writer's count of flushes; never restarts
 

@@ -63,8 +63,7 @@ class Clusters:
         fits = units @ _units(self._means).T  # (m, k)
         mine = np.argmax(fits, axis=1)
         batch = np.bincount(mine, minlength=len(self)).astype(np.float32)
-        sums = np.zeros_like(self._means)
-        np.add.at(sums, mine, units)
+        sums = np.array([units[mine == c].sum(axis=0) for c in range(len(self))], np.float32)
         fading = np.float32(max(1 - len(units) / (MEMORY * len(self)), 0.5))
         counts = np.minimum(fading * self._counts + batch, np.float32(MEMORY))
         pace = (np.minimum(batch, MEMORY) / np.maximum(counts, 1))[:, None]

@@ -311,7 +311,7 @@ def test_parameters_cost_of_the_budget() -> None:
     nudge(school, 0.25)
     mine, theirs = list(school.flush(20_000)), list(frugal.flush(20_000))
     assert sum(map(size, mine)) <= 20_000 + 6000
-    assert len(parameters(mine)) == 1
+    assert "sequence" in parameters(mine)
     assert len(published(mine)) <= len(published(theirs))
 
 
