@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.arrangers.spread_creators import SpreadCreators
+from pipeline.arrangers.spread_tastes import SpreadTastes
 from pipeline.catalog import Catalog
 from pipeline.filters.safe import Safe
 from pipeline.model import Model
@@ -100,6 +101,40 @@ def test_spreading_stops_at_its_depth() -> None:
     asked = queries(shop.model, [User()])
     order = SpreadCreators(window=2, depth=2)(asked, shop.catalog, shop.model, rows, np.zeros(7, np.int64))
     assert order.tolist() == [0, 2, 1, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("tastes", "expected"),
+    [
+        ("aaaab", "aabaa"),  # of three neighbours two at most, where it can be
+        ("aabab", "aabab"),
+        ("aa-ab", "aa-ab"),
+        ("aaaa", "aaaa"),
+        ("aaaabaaab", "aabaaaaab"),  # the last is behind those that are looked at
+        ("", ""),
+    ],
+)
+def test_tastes_are_spread(tastes: str, expected: str) -> None:
+    shop, axis = Shop(), np.eye(K, dtype=np.float32)
+    for at, name in enumerate(tastes):
+        if name != "-":  # an item that the model does not know fits everywhere
+            shop.model.put_vectors(vectors(f"i{at}", e_out=axis["ab".index(name)] * (1 + at)))
+    rows = np.array([shop.model.rows.row(hash_id(f"i{at}")) for at in range(len(tastes))], np.int64)
+    asked, part = queries(shop.model, [User()]), SpreadTastes(window=3, most=2, depth=5, reach=6)
+    plain = part(asked, shop.catalog, shop.model, rows, np.zeros(len(rows), np.int64))
+    assert plain.tolist() == list(range(len(tastes)))  # there are no clusters yet
+    shop.model.clusters.learn(np.repeat(axis[:2], 100, axis=0))
+    order = part(asked, shop.catalog, shop.model, rows, np.zeros(len(rows), np.int64))
+    assert "".join(tastes[at] for at in order) == expected
+
+
+def test_tastes_are_spread_within_each_owner() -> None:
+    shop, axis = Shop(), np.eye(K, dtype=np.float32)
+    rows = [shop.model.put_vectors(vectors(f"i{at}", e_out=axis[at // 3])) for at in range(4)]  # a a a b
+    shop.model.clusters.learn(np.repeat(axis[:2], 100, axis=0))
+    asked, part = queries(shop.model, [User(), User()]), SpreadTastes(window=2, most=1)
+    order = part(asked, shop.catalog, shop.model, np.array(rows + rows[::-1]), np.repeat([0, 1], 4))
+    assert order.tolist() == [0, 3, 1, 2, 4, 5, 6, 7]
 
 
 def test_a_feed_says_why() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.selection import Proposals, best, best_sparse, order, owners
+from pipeline.selection import Proposals, best, best_sparse, order, owners, spread
 from pipeline.types import F32, Mask
 
 seeds = st.integers(0, 1 << 32)
@@ -110,3 +110,33 @@ def test_order_puts_what_is_no_number_last() -> None:
 def test_order_refuses_what_its_keys_cannot_hold() -> None:
     with pytest.raises(ValueError, match="at most 1,024 queries"):
         order(np.array([1024]), np.zeros(1, np.float32))
+
+
+def plainly_spread(keys: list[int], window: int, most: int, depth: int, reach: int) -> list[int]:
+    """Place by place, the best left that fits; `keys` of one owner."""
+    shown: list[int] = []
+    left = list(range(len(keys)))
+    for _ in range(min(depth, len(keys))):
+        last = [keys[at] for at in shown[max(len(shown) - window + 1, 0) :]]
+        fits = [at for at in left if at < reach and (keys[at] == 0 or last.count(keys[at]) < most)]
+        shown.append((fits or left)[0])
+        left.remove(shown[-1])
+    return shown + left
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    lists=st.lists(st.lists(st.integers(0, 4), max_size=25), min_size=1, max_size=4),
+    window=st.integers(1, 8),
+    most=st.integers(1, 4),
+    depth=st.integers(0, 30),
+    reach=st.integers(1, 30),
+)
+def test_spread_like_the_twin(lists: list[list[int]], window: int, most: int, depth: int, reach: int) -> None:
+    keys = np.array([key for some in lists for key in some], np.int64)
+    owner = np.repeat(np.arange(len(lists)), [len(some) for some in lists])
+    found, first = spread(keys, owner, window, most, depth, reach).tolist(), 0
+    for some in lists:
+        want = plainly_spread(some, window, most, depth, reach)
+        assert [at - first for at in found[first : first + len(some)]] == want
+        first += len(some)
