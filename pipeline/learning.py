@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.catalog import Catalog
 from pipeline.lessons import Lessons
 from pipeline.model import Model
+from pipeline.model.bridge import Builder
 from pipeline.model.changes import Changes
 from pipeline.model.parameters import Announced
 from pipeline.model.rows import ItemRows
@@ -49,14 +51,19 @@ class Learned:
 
 
 class Learner:
-    """Trains one item model. Deterministic: `seed` and an event's place in the log decide its negatives."""
+    """Trains one item model. Deterministic: `seed` and an event's place in the log decide its negatives.
 
-    def __init__(self, model: Model, seed: int, negatives: int = 100) -> None:
+    A `catalog` on the model's rows tells the content of items: new ones begin where it says, over the bridge.
+    """
+
+    def __init__(self, model: Model, seed: int, negatives: int = 100, catalog: Catalog | None = None) -> None:
         self.model = model
         self.seen = Seen()
         self.reset = 0  # rows and parts' parameters that were not finite and began anew
         self._seed = seed
         self._negatives = negatives
+        self._catalog = Catalog(model.rows) if catalog is None else catalog
+        self._builder = Builder(model.bridge)
         self._vectors = Changes(model.rows)
         self._lists = Changes(model.rows)
         self._parameters = Announced(model.parts)
@@ -69,8 +76,11 @@ class Learner:
         new = self.seen.mark(lessons.partition, lessons.offset)
         self.seen.mark(lessons.idle_partition, lessons.idle_offset)
         take = np.flatnonzero(new & ~self._gone(lessons.item))
-        if len(take):
-            self._learn(lessons, take)
+        begin = 0
+        while begin < len(take):
+            end = begin + self._builder.left()
+            self._learn(lessons, take[begin:end])
+            begin = end
         n_new = int(new.sum())
         return Learned(learned=len(take), seen=len(new) - n_new, deleted=n_new - len(take))
 
@@ -92,11 +102,20 @@ class Learner:
             consumed_start=lessons.consumed_start,
             consumed=lessons.consumed,
         )
-        model.sequence.begin(targets)
+        self._foretell(model.sequence.begin(targets))
         self.reset += model.sequence.learn(steps, self._negatives, self._vectors)
         model.covisitation.learn(targets, rings, times, weights, self._lists)
         model.trends.learn(targets, times, weights, lessons.before[take])
         self._vectors.moved[targets] += _COUNTED
+        known = self._catalog.content, self._catalog.described
+        self._builder.learned(len(take), *known, model.sequence, model.trends.count)
+
+    def _foretell(self, new: Rows) -> None:
+        """Begin new items where their content says, instead of anywhere."""
+        some = new[self._catalog.described[new]]
+        if len(some) and self.model.bridge.built:
+            foretold = self.model.bridge.vectors(self._catalog.content[some])
+            self.model.sequence.e_out[some], self.model.sequence.bias[some] = foretold[:, :-1], foretold[:, -1]
 
     def regroup(self) -> None:
         """Move taste clusters towards items that changed since they were published; every flush does so."""

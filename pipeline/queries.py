@@ -177,6 +177,11 @@ def profile(queries: Queries, catalog: Catalog) -> F32:
     return queries.once("profile", lambda: profiles(queries.ring_rows, catalog.content, catalog.described))
 
 
+def directions(queries: Queries, model: Model) -> F32:
+    """(q, d+1) what each user wants of content, by the bridge, once a chunk."""
+    return queries.once("directions", lambda: model.bridge.directions(queries.h))
+
+
 def proposable(queries: Queries, catalog: Catalog) -> Mask:
     """(q, n) rows that a source may spend a place on: present in the catalogue, not expired; (1, n) if all ask at once.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.model.bridge import Bridge
 from pipeline.model.clusters import Clusters
 from pipeline.model.covisitation import Covisitation
 from pipeline.model.neighbourhood import Neighbourhood
@@ -10,13 +11,13 @@ from pipeline.model.ranker import RankerModel
 from pipeline.model.rows import ItemRows
 from pipeline.model.sequence import Sequence
 from pipeline.model.trends import Trends
-from pipeline.types import ItemLists, ItemVectors, Parameters
+from pipeline.types import CONTENT, ItemLists, ItemVectors, Parameters
 
 
 class Model:
     """The item model: the trainer writes it, everyone else follows it record by record."""
 
-    def __init__(self, rows: ItemRows, dimension: int) -> None:
+    def __init__(self, rows: ItemRows, dimension: int, content: int = CONTENT) -> None:
         self.rows = rows
         self.dimension = dimension
         self.sequence = Sequence(rows, dimension)
@@ -25,10 +26,12 @@ class Model:
         self.trends = Trends(rows)
         self.ranker = RankerModel()
         self.clusters = Clusters(dimension)
+        self.bridge = Bridge(dimension, content)
         self.parts: dict[str, Part] = {  # those that have parameters
             "sequence": self.sequence,
             "ranker": self.ranker,
             "clusters": self.clusters,
+            "bridge": self.bridge,
         }
         self.epoch = 0  # the writer's
         self.version = 0  # the writer's count of flushes; never restarts

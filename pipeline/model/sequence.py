@@ -145,10 +145,14 @@ class Sequence:
         scores: F32 = wide @ self._out.data[: len(self._rows), : self.dimension + 1].T
         return scores
 
-    def begin(self, rows: Rows) -> None:
-        """Give fresh vectors to those of `rows` that are not known: they become known with their first step."""
+    def begin(self, rows: Rows) -> Rows:
+        """Give fresh vectors to those of `rows` that are not known: they become known with their first step.
+
+        Returns which they are, each once.
+        """
         new = np.unique(rows[~self.known[rows]])
         _begin(new, self._rows.hashes, self.dimension, self._e_in.data, self._g_in.data, self._out.data)
+        return new
 
     def learn(self, steps: Steps, negatives: int, changes: Changes) -> int:
         """Learn `steps` in order; targets must have been given to `begin`. Returns how many broken rows were reset."""
