@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from pipeline.filters.not_blocked import NotBlocked
 from pipeline.filters.not_consumed import NotConsumed
 from pipeline.model import Model
 from pipeline.queries import Queries
-from pipeline.ranking import Ranker
 from pipeline.retrieval import Arranger, Recipe
 from pipeline.selection import Proposals
 from pipeline.types import BLOCKS, CONSUMES, F32, FORGETS, POSITIVE, hash_of
@@ -94,8 +93,9 @@ class Alike(Counted):
         return np.zeros(len(candidates), np.float32)
 
 
-def plain(*arrangers: Arranger, repeats: bool = False, ranker: Ranker | None = None) -> Setup:
+def plain(*arrangers: Arranger, repeats: bool = False, ranker: Any = None) -> Setup:
     """By all-time popularity."""
     filters = (NotBlocked(),) if repeats else (NotBlocked(), NotConsumed())
     sources = (Everything(), Everything("later", 1))
-    return Setup(Recipe("plain", sources, filters, ranker or Counted(), (), arrangers, 10), dimension=4, negatives=2)
+    scoring: Any = ranker or Counted()  # no more of a ranker than evaluation asks for
+    return Setup(Recipe("plain", sources, filters, scoring, (), arrangers, 10), dimension=4, negatives=2)

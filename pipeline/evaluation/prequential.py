@@ -7,7 +7,7 @@ truncated sources, filters, ranker and guards, lessons by `lessons_from`, learni
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from pipeline.blob import States, decode
 from pipeline.candidates import Candidates, ranks
 from pipeline.catalog import Catalog
 from pipeline.evaluation.baselines import NAMES, Baselines, rank_of
+from pipeline.evaluation.outcomes import Notes, Outcomes
 from pipeline.evaluation.stream import Stream
 from pipeline.learning import Learner
 from pipeline.lessons import Told, lessons_from
@@ -25,9 +26,10 @@ from pipeline.queries import NO_ATTRIBUTES, Attributes, Queries, queries_from
 from pipeline.recipe import ENCODING
 from pipeline.retrieval import Recipe, arrange, shortlist
 from pipeline.state import Advanced, Outcome, Users, advance
-from pipeline.types import F64, FORGETS, I16, I64, POSITIVE, Mask, Rows
+from pipeline.types import F64, FORGETS, I16, I64, POSITIVE, Rows
 
-CUT = 10  # places whose items count as shown
+SHOWN = 10  # places whose items count as shown
+FLUSH = 250  # events between what the trainer does to the model at each flush
 _DICE = 0x5EED0FEA1  # of the sample: it does not depend on the seed, so that runs are compared on the same queries
 
 
@@ -45,52 +47,13 @@ class Setup:
     profile: Callable[[bytes], Attributes] = lambda _: NO_ATTRIBUTES
 
 
-@dataclass(frozen=True, slots=True)
-class Outcomes:
-    """What became of q queries, in order, and of the items."""
-
-    event: I64  # (q,) place in the stream
-    user: I64  # (q,)
-    history: I64  # (q,) positive events of the user before it
-    age: I64  # (q,) ms since the chosen item was first seen; -1 = never
-    repeat: Mask  # (q,) the user had chosen the item before
-    candidates: I64  # (q,) how many were ranked
-    rank: F64  # (q,) of the chosen item after filters and guards; inf = a miss
-    arranged: F64  # (q,) as the arrangers placed it
-    baselines: F64  # (q, b) by each of baselines.NAMES; b = 0 without them
-    sources: tuple[str, ...]  # s names
-    proposed: I16  # (q, s) the best rank each source gave the chosen item, 0 = none
-    shown: I64  # (n,) how often each item that is present in the end stood among the first CUT
-    events: int  # of the stream
-    learned: int  # of them
-    reset: int  # rows of the model that were not finite
-    query_s: float
-    learn_s: float
-
-
-@dataclass(slots=True)
-class _Notes:
-    """Columns of Outcomes, while they grow."""
-
-    event: list[int] = field(default_factory=list)
-    user: list[int] = field(default_factory=list)
-    history: list[int] = field(default_factory=list)
-    age: list[int] = field(default_factory=list)
-    repeat: list[bool] = field(default_factory=list)
-    candidates: list[int] = field(default_factory=list)
-    rank: list[float] = field(default_factory=list)
-    arranged: list[float] = field(default_factory=list)
-    baselines: list[F64] = field(default_factory=list)
-    proposed: list[I16] = field(default_factory=list)
-
-
 class Prequential:
     """One pass over a stream. `clock` gives seconds of CPU, for the costs."""
 
     def __init__(self, stream: Stream, setup: Setup, clock: Callable[[], float] = lambda: 0.0) -> None:
-        self.model = Model(ItemRows(), setup.dimension)
+        self.model = Model(ItemRows(), setup.dimension, ENCODING.dimension)
         self.catalog = Catalog(self.model.rows, setup.unlisted, ENCODING.dimension)
-        self.learner = Learner(self.model, setup.seed, setup.negatives)
+        self.learner = Learner(self.model, setup.seed, setup.negatives, self.catalog)
         self._stream, self._setup, self._clock = stream, setup, clock
         self._baselines = Baselines(self.model, self.catalog, setup.recipe) if setup.baselines else None
         self._blobs: dict[int, bytes] = {}
@@ -98,7 +61,7 @@ class Prequential:
         self._chosen: set[tuple[int, int]] = set()  # user, item
         self._arrived = 0
         self._sources: tuple[str, ...] = ()
-        self._notes = _Notes()
+        self._notes = Notes()
         self._shown = self.model.rows.column((), np.int64, 0)
         self._learned, self._query_s, self._learn_s = 0, 0.0, 0.0
 
@@ -107,6 +70,8 @@ class Prequential:
         for at in range(len(self._stream)):
             self._publish(at)
             self._step(at)
+            if at % FLUSH == FLUSH - 1:
+                self.learner.regroup()
             progress(at + 1)
         self._publish(len(self._stream))
         return self._outcomes()
@@ -151,7 +116,7 @@ class Prequential:
         shown = arrange(queries, self.catalog, self.model, found, self._setup.recipe.arrangers)
         self._query_s += self._clock() - begun
         chosen = int(self.model.rows.find(self._stream.item[at : at + 1])[0])
-        self._shown.data[found.rows[:CUT]] += 1
+        self._shown.data[found.rows[:SHOWN]] += 1
         self._note(at, user, item, queries, chosen, found, shown)
         begun = self._clock()
         self._learn_to_rank(queries, found, chosen)
@@ -165,19 +130,20 @@ class Prequential:
     def _note(
         self, at: int, user: int, item: int, queries: Queries, chosen: int, found: Candidates, shown: Candidates
     ) -> None:
-        notes, first_seen = self._notes, int(self.model.trends.first_seen[chosen]) if chosen >= 0 else 0
+        first_seen = int(self.model.trends.first_seen[chosen]) if chosen >= 0 else 0
         place = np.flatnonzero(shown.rows == chosen)
-        notes.event.append(at)
-        notes.user.append(user)
-        notes.history.append(int(queries.history[0]))
-        notes.age.append(max(int(self._stream.time[at]) - first_seen, 0) if first_seen else -1)
-        notes.repeat.append((user, item) in self._chosen)
-        notes.candidates.append(len(found))
-        notes.rank.append(rank_of(found.rows, found.scores, chosen))
-        notes.arranged.append(float(place[0]) + 1 if len(place) else np.inf)
-        notes.proposed.append(self._proposed(found, chosen))
-        if self._baselines is not None:
-            notes.baselines.append(self._baselines.places(queries, chosen))
+        self._notes.add(
+            event=at,
+            user=user,
+            history=int(queries.history[0]),
+            age=max(int(self._stream.time[at]) - first_seen, 0) if first_seen else -1,
+            repeat=(user, item) in self._chosen,
+            candidates=len(found),
+            rank=rank_of(found.rows, found.scores, chosen),
+            arranged=float(place[0]) + 1 if len(place) else np.inf,
+            proposed=self._proposed(found, chosen),
+            baselines=self._baselines.places(queries, chosen) if self._baselines is not None else _NO_PLACES,
+        )
 
     def _proposed(self, found: Candidates, chosen: int) -> I16:
         """(s,) the rank that each source gave the chosen item. A source that failed once fails the run: it is mended
@@ -225,19 +191,9 @@ class Prequential:
         )
 
     def _outcomes(self) -> Outcomes:
-        notes, n = self._notes, len(self._notes.event)
-        return Outcomes(
-            event=np.array(notes.event, np.int64),
-            user=np.array(notes.user, np.int64),
-            history=np.array(notes.history, np.int64),
-            age=np.array(notes.age, np.int64),
-            repeat=np.array(notes.repeat, np.bool_),
-            candidates=np.array(notes.candidates, np.int64),
-            rank=np.array(notes.rank, np.float64),
-            arranged=np.array(notes.arranged, np.float64),
-            baselines=np.array(notes.baselines, np.float64).reshape(n, len(NAMES) if self._baselines else 0),
+        return self._notes.done(
             sources=self._sources,
-            proposed=np.array(notes.proposed, np.int16).reshape(n, len(self._sources)),
+            baselines=len(NAMES) if self._baselines is not None else 0,
             shown=self._shown.data[: len(self.model.rows)][self.catalog.present()],
             events=len(self._stream),
             learned=self._learned,
@@ -247,6 +203,7 @@ class Prequential:
         )
 
 
+_NO_PLACES: F64 = np.empty(0)
 _ZERO: Rows = np.zeros(1, np.int64)
 _ONE: I64 = np.array((0, 1))
 _NO_MARKER: tuple[I64, I64] = (np.array([-1]), np.array([0]))

@@ -12,7 +12,8 @@ import numpy as np
 
 from pipeline.evaluation.baselines import NAMES
 from pipeline.evaluation.metrics import CUT, errors, figures, gini, mean, paired, scores
-from pipeline.evaluation.prequential import Outcomes, Setup
+from pipeline.evaluation.outcomes import Outcomes
+from pipeline.evaluation.prequential import Setup
 from pipeline.types import F64, I64, Mask
 
 HISTORY = ((0, "0"), (1, "1"), (2, "2-3"), (4, "4-7"), (8, "8-15"), (16, "16-31"), (32, "32+"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.evaluation.baselines import NAMES
-from pipeline.evaluation.prequential import Outcomes
+from pipeline.evaluation.outcomes import Outcomes
 from pipeline.evaluation.report import learning_curve
 from workers.commands.figures import Report
 

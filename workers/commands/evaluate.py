@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.evaluation.prequential import Outcomes, Prequential, Setup
+from pipeline.evaluation.outcomes import Outcomes
+from pipeline.evaluation.prequential import Prequential, Setup
 from pipeline.evaluation.report import difference, report
 from pipeline.evaluation.stream import Stream
 from pipeline.recipe import RECIPES

@@ -13,7 +13,8 @@ import pytest
 from pipeline.catalog import Catalog
 from pipeline.evaluation.baselines import NAMES
 from pipeline.evaluation.metrics import clustered_error, errors, figures, gini, scores
-from pipeline.evaluation.prequential import Outcomes, Prequential, Setup
+from pipeline.evaluation.outcomes import Outcomes
+from pipeline.evaluation.prequential import Prequential, Setup
 from pipeline.evaluation.report import difference, learning_curve, report
 from pipeline.evaluation.stream import Stream
 from pipeline.filters.available import Available
