@@ -10,8 +10,20 @@ import redis
 
 from tests.stores import DAY_S, DUP, FENCED, LOST, OK, batch, claimed, opened
 from tests.waiting import run
-from workers.settings import Settings
-from workers.store import Applied, Apply, Claim, FeedWrite, Lost, Position, StoreError, UserRead, Write
+from workers.settings import Settings, load
+from workers.store import (
+    Applied,
+    Apply,
+    BeingRebuilt,
+    Claim,
+    FeedWrite,
+    Lost,
+    NotOurs,
+    Position,
+    StoreError,
+    UserRead,
+    Write,
+)
 from workers.store.link import pack
 
 pytestmark = pytest.mark.redis
@@ -328,5 +340,109 @@ def test_a_call_that_is_wrong_for_good_is_not_repeated(store_settings: Settings,
                 await store.claim([3], "a", [3])
             assert store.retries == 0
             assert await claimed(store, partition=1) == Claim(1, 0, 0, "", -1)
+
+    run(main())
+
+
+# ------------------------------------------------------------------ rebuilding
+
+
+def test_a_partition_that_is_rebuilt_belongs_to_nobody(store_settings: Settings, server: redis.Redis) -> None:
+    """From begin to end its owner is fenced and nobody can claim it; then it stands where it was told to."""
+
+    async def main() -> None:
+        async with opened(store_settings) as store:
+            claim = await claimed(store)
+            key, old = store.state_key(3, "u-1"), store.state_key(3, "u-2")
+            assert await store.apply([batch(claim.epoch, 0, 9, 9, [Write(old, 60, b"old")])]) == [OK]
+            rebuilding = store.rebuilding("r")
+            await rebuilding.begin([3])
+            assert await store.positions([3]) == {}
+            assert await store.apply([batch(claim.epoch, 9, 12)]) == [LOST]
+            assert await store.sent(3, claim.epoch, 9) == "FENCED"
+            for fresh in ([], [3]):
+                with pytest.raises(BeingRebuilt, match="users of partition 3 are being rebuilt"):
+                    await store.claim([3], "b", fresh)
+            await rebuilding.write(3, [Write(key, 60, b"new"), Write(old, 1, b"")])
+            assert [await store.read_state(3, user) for user in ("u-1", "u-2")] == [b"new", None]
+            assert 0 < server.ttl(key) <= 60
+            await rebuilding.end(3, 5)
+            assert await store.positions([3]) == {3: Position(5, 5, claim.epoch + 1, "")}
+            assert await claimed(store, "b") == Claim(claim.epoch + 2, 5, 5, "", 5)
+
+    run(main())
+
+
+def test_a_rebuilding_that_another_took_over_writes_nothing(store_settings: Settings) -> None:
+    async def main() -> None:
+        async with opened(store_settings) as store:
+            first, second = store.rebuilding("first"), store.rebuilding("second")
+            await first.begin([3])
+            await second.begin([3])
+            for late in (first.write(3, [Write(store.state_key(3, "u-1"), 60, b"no")]), first.end(3, 5)):
+                with pytest.raises(NotOurs, match="someone else rebuilds partition 3"):
+                    await late
+            assert await store.read_state(3, "u-1") is None
+            assert await store.positions([3]) == {}
+            await second.end(3, 7)
+            with pytest.raises(NotOurs):
+                await second.write(3, [])
+            await claimed(store, "b")
+            for late in (second.write(3, []), second.end(3, 7)):
+                with pytest.raises(NotOurs):
+                    await late
+
+    run(main())
+
+
+def test_calls_of_a_rebuilding_may_come_twice_or_late(store_settings: Settings) -> None:
+    """As every call may whose first answer was lost."""
+
+    async def main() -> None:
+        async with opened(store_settings) as store:
+            rebuilding, write = store.rebuilding("r"), Write(store.state_key(3, "u-1"), 60, b"new")
+            for _ in range(2):
+                await rebuilding.begin([3])
+            for _ in range(2):
+                await rebuilding.write(3, [write])
+            for _ in range(2):
+                await rebuilding.end(3, 5)
+            assert await store.positions([3]) == {3: Position(5, 5, 1, "")}
+            await rebuilding.begin([3])
+            assert await store.positions([3]) == {3: Position(5, 5, 1, "")}
+            with pytest.raises(NotOurs):
+                await rebuilding.end(3, 6)
+
+    run(main())
+
+
+def test_a_restore_of_the_wrong_shape_is_an_error_and_changes_nothing(store_settings: Settings) -> None:
+    async def main() -> None:
+        async with opened(store_settings) as store:
+            rebuilding = store.rebuilding("r")
+            await rebuilding.begin([3])
+            position, key = b"%b:o:{3}" % store_settings.prefix.encode(), store.state_key(3, "u-1")
+            with pytest.raises(StoreError, match="a ttl and a value for each key"):
+                await store._link.run([pack("FCALL", "headrace_restore", 2, position, key, 1, 60)])
+            assert await store.read_state(3, "u-1") is None
+
+    run(main())
+
+
+def test_users_are_found_by_what_is_kept_of_them(store_settings: Settings) -> None:
+    """All of them, of this prefix alone."""
+    longer = load(environ={}, flags={"store_url": store_settings.store.url, "prefix": f"{store_settings.prefix}x"})
+
+    async def main() -> None:
+        async with opened(store_settings) as store, opened(longer) as other:
+            users = {(p, f"u:{n}") for p in (0, 3) for n in range(700)}
+            for at, whose in ((store, users), (other, {(0, "foreign")})):
+                claims = await at.claim([0, 3], "a", [0, 3])
+                writes = {p: [Write(at.state_key(p, user), 60, b"s") for q, user in whose if q == p] for p in claims}
+                calls = [batch(claims[p].epoch, 0, 1, 0, writes[p], partition=p) for p in claims]
+                assert await at.apply(calls) == [OK, OK]
+            assert await store.put_feeds([FeedWrite(3, "fed", 1, 1, b"{}")]) == [True]
+            assert {one async for found in store.scan_users("u") for one in found} == users
+            assert {one async for found in store.scan_users("f") for one in found} == {(3, "fed")}
 
     run(main())

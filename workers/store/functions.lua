@@ -23,10 +23,11 @@ local function later(a, b)
 end
 
 -- claim  KEYS o  ARGV owner, fresh ("1": the log begins at 0, so a missing position is 0)
--- -> {OK, epoch, next, sent, previous owner, next before the claim ("" = none)} | {LOST}
+-- -> {OK, epoch, next, sent, previous owner, next before the claim ("" = none)} | {LOST} | {REBUILDING}
 local function claim(keys, args)
   local o, owner = keys[1], args[1]
-  local held = redis.call('HMGET', o, 'next', 'sent', 'owner')
+  local held = redis.call('HMGET', o, 'next', 'sent', 'owner', 'rebuilding')
+  if held[4] then return {'REBUILDING'} end
   local next, sent = held[1], held[2]
   if args[2] == '1' then
     next, sent = next or '0', sent or '0'
@@ -94,7 +95,55 @@ local function put_feed(keys, args)
   return 'OK'
 end
 
+-- Rebuilding a partition's users: `rebuild` takes its position away and fences its owner, so that nothing moves while
+-- `restore` writes the states; `rebuilt` gives it a position again. One that was broken off leaves no position.
+
+-- rebuild  KEYS o  ARGV owner  -> epoch of this rebuilding (a call that comes again, or late: the same, nothing done)
+local function rebuild(keys, args)
+  local o = keys[1]
+  local held = redis.call('HMGET', o, 'rebuilding', 'rebuilt')
+  if held[1] ~= args[1] and held[2] ~= args[1] then
+    redis.call('HDEL', o, 'next', 'sent')
+    redis.call('HSET', o, 'owner', '', 'rebuilding', args[1])
+    redis.call('HINCRBY', o, 'epoch', 1)
+  end
+  return redis.call('HGET', o, 'epoch')
+end
+
+-- restore  KEYS o, then any u:, f:, x: of the partition  ARGV epoch, then ttl (s) and value a key (empty deletes)
+-- -> OK | FENCED (it is not this rebuilding's any more)
+local function restore(keys, args)
+  if #args ~= 2 * #keys - 1 then
+    return redis.error_reply('ERR headrace_restore: expected a ttl and a value for each key')
+  end
+  local held = redis.call('HMGET', keys[1], 'epoch', 'rebuilding')
+  if not held[2] or held[1] ~= args[1] then return 'FENCED' end
+  for i = 2, #keys do
+    local value = args[2 * i - 1]
+    if value == '' then
+      redis.call('DEL', keys[i])
+    else
+      redis.call('SET', keys[i], value, 'EX', args[2 * i - 2])
+    end
+  end
+  return 'OK'
+end
+
+-- rebuilt  KEYS o  ARGV epoch, next  -> OK (also when it was done already) | FENCED
+local function rebuilt(keys, args)
+  local o = keys[1]
+  local held = redis.call('HMGET', o, 'epoch', 'rebuilding', 'next')
+  if held[1] ~= args[1] then return 'FENCED' end
+  if not held[2] then return held[3] == args[2] and 'OK' or 'FENCED' end
+  redis.call('HSET', o, 'next', args[2], 'sent', args[2], 'rebuilt', held[2])
+  redis.call('HDEL', o, 'rebuilding')
+  return 'OK'
+end
+
 redis.register_function('headrace_claim', claim)
 redis.register_function('headrace_apply', apply)
 redis.register_function('headrace_sent', sent)
 redis.register_function('headrace_put_feed', put_feed)
+redis.register_function('headrace_rebuild', rebuild)
+redis.register_function('headrace_restore', restore)
+redis.register_function('headrace_rebuilt', rebuilt)

@@ -2,7 +2,8 @@
 
 All keys of a partition lie in one cluster slot through the hash tag `{p}`:
 
-    <prefix>:o:{p}             HASH    next, sent, epoch, owner, claimed_at: where the partition stands, and whose it is
+    <prefix>:o:{p}             HASH    next, sent, epoch, owner, claimed_at: where the partition stands, whose it is;
+                                       rebuilding, rebuilt: who writes its users anew, who did last
     <prefix>:u:{p}:<user>      STRING  a user's state
     <prefix>:f:{p}:<user>      HASH    v (version, revision: 16 bytes big-endian), feed: the last feed
     <prefix>:x:{p}:<hash>      STRING  the marker of a forgotten user, by the id's hash; begins with 16 bytes as `v`
@@ -15,15 +16,16 @@ Every call may be repeated: a position moves once, a feed is stored once, and a 
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from pipeline.blob import LAYOUT
-from pipeline.types import hash_id
+from pipeline.types import hash_of
 from workers.settings import Settings
 from workers.store.contract import Contract
 from workers.store.link import Link, StoreError, pack
+from workers.store.upkeep import Rebuilding, scan
 
 LIBRARY = Path(__file__).with_name("functions.lua").read_bytes()
 
@@ -39,10 +41,21 @@ class Lost(StoreError):
     def __init__(self, partitions: Sequence[int]) -> None:
         names = ", ".join(map(str, partitions))
         super().__init__(
-            f"store: no position for partition {names} while the log does not begin at 0: restore the store, "
-            "or rebuild the users"
+            f"store: no position for partition {names} while the log does not begin at 0: restore the store from a "
+            "backup, or run `headrace users rebuild`"
         )
         self.partitions = partitions
+
+
+class BeingRebuilt(StoreError):
+    """Partitions have no position because their users are being rebuilt, or that was broken off."""
+
+    def __init__(self, partitions: Sequence[int]) -> None:
+        names = ", ".join(map(str, partitions))
+        super().__init__(
+            f"store: the users of partition {names} are being rebuilt: start when that is done; "
+            "where it was broken off, run `headrace users rebuild` again"
+        )
 
 
 class Claim(NamedTuple):
@@ -171,7 +184,7 @@ class Store:
 
     def marker_key(self, partition: int, user: str) -> bytes:
         """Where it is kept that a user was forgotten, without naming the user."""
-        return b"%b:x:{%d}:%016x" % (self._prefix, partition, hash_id(user))
+        return b"%b:x:{%d}:%016x" % (self._prefix, partition, hash_of(user))  # not remembered: it may be a last trace
 
     def _position_key(self, partition: int) -> bytes:
         return b"%b:o:{%d}" % (self._prefix, partition)
@@ -184,16 +197,17 @@ class Store:
     async def claim(self, partitions: Sequence[int], owner: str, fresh: Collection[int]) -> dict[int, Claim]:
         """Fence every earlier owner of `partitions`; those in `fresh` (their log begins at 0) may be new.
 
-        Raises Lost, the others claimed, when a partition that is not fresh has no position.
+        Raises, the others claimed, Lost when a partition that is not fresh has no position, and BeingRebuilt.
         """
         retries = self.retries
         calls = [
             pack(b"FCALL", b"headrace_claim", 1, self._position_key(p), owner, int(p in fresh)) for p in partitions
         ]
         answers = dict(zip(partitions, await self._link.run(calls), strict=True))
-        lost = [p for p, answer in answers.items() if answer[0] == b"LOST"]
-        if lost:
-            raise Lost(lost)
+        for kind, error in ((b"REBUILDING", BeingRebuilt), (b"LOST", Lost)):
+            refused = [p for p, answer in answers.items() if answer[0] == kind]
+            if refused:
+                raise error(refused)
         # An earlier attempt of this very claim may have been carried out: then "us" says nothing of who was before.
         unsure = owner if self.retries != retries else None
         return {p: _claim(answer, unsure) for p, answer in answers.items()}
@@ -272,6 +286,23 @@ class Store:
     async def check(self) -> None:
         """Raise StoreRefused (FunctionsMissing while `install` is to be run) unless the store may be used."""
         await self._contract.check()
+
+    # -- upkeep
+
+    def rebuilding(self, owner: str) -> Rebuilding:
+        """What writes the users of partitions anew; `owner` is a name never used before."""
+        return Rebuilding(self._link, self._position_key, owner)
+
+    async def scan_users(self, kind: Literal["u", "f"]) -> AsyncIterator[list[tuple[int, str]]]:
+        """Users that have a state (`u`) or a feed (`f`), with their partitions, some at a time.
+
+        Whoever has one all the while comes at least once; of the others nothing is promised. It asks the whole server:
+        for an operator, never for a worker.
+        """
+        begin = b"%b:%b:{" % (self._prefix, kind.encode())
+        async for keys in scan(self._link, begin + b"*"):
+            split = (key.removeprefix(begin).split(b"}:", 1) for key in keys)
+            yield [(int(partition), user.decode()) for partition, user in split]
 
     # -- readers
 
