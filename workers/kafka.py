@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, codec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, codec
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
@@ -19,6 +19,7 @@ from aiokafka.errors import (
     CoordinatorNotAvailableError,
     IncompatibleBrokerVersion,
     KafkaError,
+    NotCoordinatorForGroupError,
     UnknownError,
     UnsupportedVersionError,
     for_code,
@@ -29,6 +30,7 @@ from workers.decoding import read_any_header
 from workers.settings import Settings
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 LARGEST_REQUEST = 1_048_576  # bytes: what our topics take
 _BATCH = 512 * 1024  # bytes: of a record batch of our own
@@ -41,6 +43,9 @@ _FOR_EVER_MS = 1_000_000_000  # an idle standby must not leave its group; the la
 _LONGEST_WAIT_S = 1.0
 _TOPIC_WITHIN_S = 10.0
 _TOPIC_POLL_S = 0.1
+_GROUPS_WITHIN_S = 15.0
+_GROUPS_POLL_S = 0.2
+_MEMBERS = 5  # place of the members in a described group
 
 
 class BrokerUnavailable(RuntimeError):
@@ -214,3 +219,28 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
         yield client
     finally:
         await client.close()
+
+
+async def members(settings: Settings, group: str) -> int:
+    """How many consumers a group has now."""
+    async with admin(settings) as client:
+        answers = await _of_group(lambda: client.describe_consumer_groups([group]))
+    return sum(len(described[_MEMBERS]) for answer in answers for described in answer.groups)
+
+
+async def commits(settings: Settings, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    """What a group has committed of a topic's partitions; those without a commit are left out."""
+    asked = [TopicPartition(topic, partition) for partition in partitions]  # the embedded broker cannot tell of all
+    async with admin(settings) as client:
+        found = await _of_group(lambda: client.list_consumer_group_offsets(group, partitions=asked))
+    return {tp.partition: committed.offset for tp, committed in found.items() if committed.offset >= 0}
+
+
+async def _of_group(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask again for a while: a broker that had no group yet makes a place for them first."""
+    for _ in range(round(_GROUPS_WITHIN_S / _GROUPS_POLL_S)):
+        try:
+            return await ask()
+        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorForGroupError):
+            await asyncio.sleep(_GROUPS_POLL_S)
+    return await ask()

@@ -1,4 +1,5 @@
-"""Follow topics into memory, without a group: whole compacted topics, or a log from known offsets.
+"""Follow topics into memory, without a group: whole compacted topics, or a log from known offsets; or read a part of a
+log once.
 
 Caught up means: every partition's position has reached the high watermark that was seen first. A lane joins its group
 only then, so that nobody is served from half a model.
@@ -8,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import TopicPartition
@@ -24,9 +26,11 @@ GATHER_MS = 100  # for what nobody waits for
 
 _SLICE_S = 0.002  # of a shared loop: following a backlog must not hold feeds up
 _POLL_MS = 500
+_LOOK_MS = 50
 _POLL_RECORDS = 4000
 _GATHERED = 256 * 1024  # bytes that are worth a fetch of their own
 _MOST_AT_ONCE = 1000
+_SILENT_AFTER_S = 60.0
 
 OnRecords = Callable[[Sequence[Any]], None]
 
@@ -155,3 +159,85 @@ class Follower:
         if all(self._positions[p] >= high for p, high in self._first_high.items()):
             self.caught_up.set()
             log.info("caught up", topic=self.topic, records=self.records)
+
+
+class LogCut(RuntimeError):
+    """Records that were to be read are not there, or do not come."""
+
+
+class Span(NamedTuple):
+    """The offsets of a partition that can be read: begin, and behind the last (open transactions are not in it)."""
+
+    begin: int
+    end: int
+
+
+class LogReader:
+    """Reads parts of logs once, a partition at a time; for commands, which want an end."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+
+    async def spans(self, topic: str) -> dict[int, Span]:
+        """What there is of each partition of `topic`. Raises TopicMissing."""
+        tps = [TopicPartition(topic, p) for p in await kafka.partitions_of(self._consumer, topic)]
+        begins = await self._consumer.beginning_offsets(tps)
+        ends = await self._consumer.end_offsets(tps)
+        unsure = [tp for tp in tps if not ends[tp]]  # the embedded broker tells ends only with records
+        if unsure:
+            self._consumer.assign(unsure)
+            for tp in unsure:
+                self._consumer.seek(tp, begins[tp])
+                ends[tp] = await self._high(tp)
+        return {tp.partition: Span(begins[tp], ends[tp]) for tp in tps}
+
+    async def written_since(self, topic: str, partitions: Sequence[int], time_ms: int) -> dict[int, int]:
+        """The first offset of each partition that was written at `time_ms` or later; those without one are left out."""
+        asked = {TopicPartition(topic, p): time_ms for p in partitions}
+        found = await self._consumer.offsets_for_times(asked) if asked else {}
+        return {tp.partition: found[tp].offset for tp in asked if found.get(tp) is not None}
+
+    async def read(self, topic: str, partition: int, begin: int, end: int) -> AsyncIterator[Sequence[Any]]:
+        """The records of offsets [begin, end), in order, some at a time. Raises LogCut when they are not there."""
+        if begin >= end:
+            return
+        tp = TopicPartition(topic, partition)
+        self._consumer.assign([tp])
+        self._consumer.seek(tp, begin)
+        position, moved = begin, time.monotonic()
+        while position < end:
+            records = await self._next(tp)
+            if records and records[0].offset < end:
+                yield [record for record in records if record.offset < end]
+            before, position = position, await self._consumer.position(tp)
+            moved = time.monotonic() if position > before else moved
+            if time.monotonic() - moved > _SILENT_AFTER_S:
+                raise LogCut(f"{topic}[{partition}]@{position}: nothing came for {_SILENT_AFTER_S:g} s")
+
+    async def _next(self, tp: TopicPartition) -> Sequence[Any]:
+        try:
+            fetched = await self._consumer.getmany(tp, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
+        except OffsetOutOfRangeError as error:
+            where = ", ".join(f"{tp.topic}[{tp.partition}]@{offset}" for tp, offset in error.args[0].items())
+            raise LogCut(f"{where}: no such record: retention took it, or the log ends before; run it again") from None
+        records: Sequence[Any] = fetched.get(tp, ())
+        return records
+
+    async def _high(self, tp: TopicPartition) -> int:
+        for _ in range(round(1000 * _SILENT_AFTER_S / _LOOK_MS)):
+            await self._consumer.getmany(tp, timeout_ms=_LOOK_MS, max_records=1)
+            high: int | None = self._consumer.highwater(tp)
+            if high is not None:
+                return high
+        raise LogCut(f"{tp.topic}[{tp.partition}]: the broker did not tell where it ends for {_SILENT_AFTER_S:g} s")
+
+
+@asynccontextmanager
+async def log_reader(settings: Settings) -> AsyncIterator[LogReader]:
+    """A reader, closed at the end. Waits for the broker as every client does."""
+    consumer = await kafka.start_consumer(settings, group=None)
+    try:
+        yield LogReader(consumer)
+    finally:
+        await asyncio.sleep(0)  # a task of the client's that never ran would raise when it is stopped
+        await consumer.stop()

@@ -23,6 +23,7 @@ Encoding = Literal["JSON (CloudEvents)", "MessagePack", "packed array", "origina
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
 _EXISTS = 36
+_PARTITIONS = "partitions:"
 _VISIBLE_WITHIN_S = 30.0
 _POLL_S = 0.05
 
@@ -129,13 +130,24 @@ async def ensure(settings: Settings) -> None:
     """Create the missing topics; raises TopicsRefused when one has another number of partitions than declared."""
     _, standings = await apply(settings)
     for standing in standings:
+        _refuse_other_partitions(standing)
         for difference in standing.differences:
-            if difference.startswith("partitions:"):
-                raise TopicsRefused(
-                    f"kafka: topic {standing.topic.name}, {difference}; the number is part of the prefix's contract: "
-                    "set kafka.partitions back, or use another prefix"
-                )
             log.warning("topic differs from its declaration", topic=standing.topic.name, difference=difference)
+
+
+async def check(settings: Settings) -> None:
+    """Raise TopicsRefused when a topic that is there has another number of partitions than declared."""
+    for standing in await show(settings):
+        _refuse_other_partitions(standing)
+
+
+def _refuse_other_partitions(standing: Standing) -> None:
+    for difference in standing.differences:
+        if difference.startswith(_PARTITIONS):
+            raise TopicsRefused(
+                f"kafka: topic {standing.topic.name}, {difference}; the number is part of the prefix's contract: "
+                "set kafka.partitions back, or use another prefix"
+            )
 
 
 async def _create(client: AIOKafkaAdminClient, topics: Sequence[Declared]) -> list[str]:
@@ -173,7 +185,7 @@ async def _compare(client: AIOKafkaAdminClient, topics: Sequence[Declared]) -> l
     for topic in topics:
         differences = []
         if topic.name in there and there[topic.name] != topic.partitions:
-            differences.append(f"partitions: expected {topic.partitions}, found {there[topic.name]}")
+            differences.append(f"{_PARTITIONS} expected {topic.partitions}, found {there[topic.name]}")
         if topic.name in found:
             differences += _differences(topic.config, found[topic.name])
         standings.append(Standing(topic, topic.name in there, tuple(differences)))

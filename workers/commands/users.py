@@ -1,4 +1,4 @@
-"""`headrace users show USER`: a user's state in Redis, readably."""
+"""`headrace users show|rebuild`: a user's state in Redis, readably; all states written anew."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import msgspec
 import numpy as np
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.blob import decode, embedding, model_version
 from workers.commands.shell import Shell, command
 from workers.outside.names import Names, history, name_hashes, read_names
+from workers.outside.rebuild import Rebuilt
+from workers.outside.rebuild import rebuild as rebuilding
 from workers.settings import Settings
 from workers.store import Store, UserRead
 from workers.wire.ids import check_id
@@ -25,6 +28,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(help="What is kept of users.")
     group.command("show")(show)
+    group.command("rebuild")(rebuild)
     app.add_typer(group, name="users")
 
 
@@ -46,6 +50,34 @@ def show(shell: Shell, user: Annotated[str, typer.Argument(help="The user's id."
         deeds.add_row(deed["time"], deed["action"], deed["title"])
     shell.answer(state, table, deeds)
     return 0
+
+
+@command
+def rebuild(
+    shell: Shell,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="PREFIX", help="Carry the users of another prefix over to this one.")
+    ] = None,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="With --from: go on without events that were never applied there.")
+    ] = False,
+) -> int:
+    """Write all states into the store again, from `states`; embedding workers must be stopped. A worker then reads the
+    retained log. Exit 1 if a record of `states` could not be read."""
+    done = asyncio.run(_rebuild(shell, from_, accept_loss=accept_loss))
+    return 1 if any(one.unreadable for one in done) else 0
+
+
+async def _rebuild(shell: Shell, source: str | None, *, accept_loss: bool) -> list[Rebuilt]:
+    done = []
+    async for one in rebuilding(shell.settings, source, accept_loss=accept_loss):
+        left_out = f", {one.expired} expired" if one.expired else ""
+        deleted = f", {one.surplus} that nothing speaks of deleted" if one.surplus else ""
+        line = f"partition {one.partition}: {one.states} states, {one.forgotten} forgotten{left_out}{deleted}"
+        shell.answer(one, line, *map(Text, one.unreadable))
+        done.append(one)
+    shell.note(f"{sum(one.states for one in done)} states written; start the workers: they read the log that is there")
+    return done
 
 
 async def _read(settings: Settings, user: str) -> dict[str, Any]:

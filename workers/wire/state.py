@@ -7,11 +7,15 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from pipeline.blob import HEAD, MODEL, durable
 from pipeline.types import U8, U32, U64
 from workers.wire.errors import InvalidError, UnreadableError, decode, shown
 from workers.wire.output import GivenHeaders, Headers
 
+CARRIED = -1  # offset of a state, or of a forget, that was carried over from another log: before all of this one's
+
 _ENTRY = 8 + 4 + 1  # bytes of an evicted ring entry
+_LAST_OFFSET = slice(16, 24)  # in a blob's counters: behind count and positives
 
 
 class Fresh(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -102,3 +106,12 @@ def read_forgotten(headers: GivenHeaders) -> Forgotten:
     except (KeyError, ValueError):
         found = shown(given)
         raise InvalidError(f"null on states: expected the headers `offset` and `time`, found {found}") from None
+
+
+def carried_over(blob: bytes, dimension: int) -> bytes:
+    """The state in `blob` for another log and its dimension: the offset is CARRIED, the embedding zero until the user's
+    next event. Raises BlobError."""
+    kept = durable(blob)
+    head, counters = kept[:HEAD], bytearray(kept[HEAD:])
+    counters[_LAST_OFFSET] = CARRIED.to_bytes(8, "little", signed=True)
+    return head[:2] + dimension.to_bytes(2, "little") + head[4:] + bytes(4 * dimension + MODEL) + counters

@@ -46,6 +46,8 @@ def test_the_commands_are_these() -> None:
     assert [name for name, _ in leaves(typer.main.get_command(application()))] == [
         "worker",
         "feed",
+        "forget",
+        "verify",
         "evaluate",
         "demo",
         "health",
@@ -58,7 +60,11 @@ def test_the_commands_are_these() -> None:
         "import yoochoose",
         "import jsonl",
         "users show",
+        "users rebuild",
+        "offsets show",
         "dead-letters list",
+        "dead-letters show",
+        "dead-letters redrive",
     ]
 
 

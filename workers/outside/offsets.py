@@ -1,0 +1,87 @@
+"""Where the lanes stand: what the logs hold, what the store and the groups say, and what a worker would make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from workers import kafka
+from workers.replica import LogReader, Span, log_reader
+from workers.settings import Settings
+from workers.store import Position, Store
+
+EMPTY = Span(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A lane in one partition of its topic."""
+
+    topic: str
+    partition: int
+    begin: int  # the log's first offset, and behind its last one
+    end: int
+    next: int | None  # first offset not done; None = it never stood anywhere
+    sent: int | None  # first offset whose outputs are not acknowledged; None where there is no such mark
+    owner: str
+    problem: str  # what a worker would refuse, or say as an alarm; "" = nothing
+
+    @property
+    def lag(self) -> int:
+        """Records that are not done."""
+        return max(0, self.end - max(self.begin, self.next or 0))
+
+    @property
+    def unsent(self) -> int:
+        """Of what is done, records whose outputs are not acknowledged."""
+        return 0 if self.next is None or self.sent is None else max(0, self.next - self.sent)
+
+
+def problem(span: Span, position: Position | None) -> str:
+    """What the start rules of the embedding lane say of a partition; "" = it starts."""
+    begin, end = span
+    if position is None:
+        return f"no position while the log begins at {begin}: `headrace users rebuild`" if begin else ""
+    if position.next < begin:
+        return f"{begin - position.next} events are gone before they were applied: `headrace worker --accept-loss`"
+    if position.next > end:
+        return f"the log ends {position.next - end} before the store's position: it is not the log of these states"
+    if position.sent < begin:
+        return f"{begin - position.sent} events are gone before they were announced: `headrace verify`"
+    return ""
+
+
+async def standings(settings: Settings) -> list[Standing]:
+    """The embedding lane in `events`, the retrieval lane in `states`, the catalog worker in `items`."""
+    store = await Store.connect(settings)
+    try:
+        async with log_reader(settings) as reader:
+            events = await reader.spans(settings.topic("events"))
+            positions = await store.positions(list(events))
+            return [
+                *_events(settings, events, positions),
+                *await _of_groups(settings, reader, "states", (settings.topic("retrieval"),)),
+                *await _of_groups(settings, reader, "items", (f"{settings.prefix}-catalog", f"{settings.prefix}-all")),
+            ]
+    finally:
+        await store.close()
+
+
+def _events(settings: Settings, spans: Mapping[int, Span], positions: Mapping[int, Position]) -> list[Standing]:
+    topic, found = settings.topic("events"), []
+    for partition, span in spans.items():
+        at = positions.get(partition)
+        next_, sent, owner = (at.next, at.sent, at.owner) if at else (None, None, "")
+        found.append(Standing(topic, partition, *span, next_, sent, owner, problem(span, at)))
+    return found
+
+
+async def _of_groups(settings: Settings, reader: LogReader, dataset: str, groups: tuple[str, ...]) -> list[Standing]:
+    """Of several groups that may read the topic (a role alone, all roles in one) the farthest counts."""
+    topic = settings.topic(dataset)
+    spans = await reader.spans(topic)
+    found = [await kafka.commits(settings, group, topic, spans) for group in groups]
+    return [
+        Standing(topic, p, *span, max((at[p] for at in found if p in at), default=None), None, "", "")
+        for p, span in spans.items()
+    ]
