@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.arrangers.newcomers import Newcomers
 from pipeline.arrangers.spread_creators import SpreadCreators
 from pipeline.content.encoders.creator import Creator
 from pipeline.content.encoders.labels import Labels
@@ -101,7 +102,7 @@ RANKER = Learned(
     hand=(("sequence", 0.5), ("covisitation", 0.5), ("forward", 0.2), ("popularity", 0.1), ("trend_2", 0.2)),
 )
 GUARDS = (Safe(),)
-ARRANGERS = (SpreadCreators(),)
+ARRANGERS = (SpreadCreators(), Newcomers())
 
 
 def home(size: int = 10, repeats: bool = False) -> Recipe:
