@@ -215,7 +215,11 @@ class Learned:
         for served, row in zip(self.served(queries, catalog, model, range(len(queries))), chosen.tolist(), strict=True):
             choice = served.chosen(row)
             if choice is not None:
-                model.ranker.learn(self.layout, choice, self.training)
+                self.take_in(model, choice)
+
+    def take_in(self, model: Model, choice: Choice) -> None:
+        """Let the model learn from what a user chose, with features of this ranker's layout."""
+        model.ranker.learn(self.layout, choice, self.training)
 
     def served(self, queries: Queries, catalog: Catalog, model: Model, which: Sequence[int]) -> list[Served]:
         """What may be learned from queries `which` (ascending) of a chunk that was ranked."""

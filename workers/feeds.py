@@ -15,10 +15,12 @@ from pipeline.blob import States, decode
 from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.provenance import Feed as Answer
-from pipeline.queries import NO_ATTRIBUTES, Attributes, queries_from
+from pipeline.queries import NO_ATTRIBUTES, Attributes, Queries, queries_from
+from pipeline.ranking import Learned, Served
 from pipeline.recipe import RECIPES
 from pipeline.retrieval import build_feeds
 from pipeline.types import hash_of
+from workers.examples import LISTS_A_SECOND, Sampler
 from workers.rehearsal import rehearse
 from workers.settings import Settings, SettingsError
 from workers.wire.event_data import Attributes as Profile
@@ -58,6 +60,8 @@ class Made:
     value: bytes
     headers: Headers
     skipped: tuple[str, ...]  # sources that failed
+    feed_id: str
+    served: Served | None  # with the features it was ranked by, should its user choose; None = not in the sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,13 @@ class FeedMaker:
         self._model, self._catalog = model, catalog
         self._commons: dict[Hashable, object] = {}  # what many chunks share
         self._commons_since = 0.0
+        self._sampler = Sampler(LISTS_A_SECOND)
+
+    @property
+    def layout(self) -> int:
+        """What tells the ranker's features from those of another; 0 for one that does not learn."""
+        ranker = self._recipe.ranker
+        return ranker.layout.key if isinstance(ranker, Learned) else 0
 
     def make(self, asked: Sequence[Asked], now: int) -> list[Made]:
         """The feeds of at most CHUNK users as of `now` (ms, in the clock of the events).
@@ -91,10 +102,12 @@ class FeedMaker:
         Raises BlobError for a state that is none; whatever else it raises, it would raise again.
         """
         begun = time.perf_counter()
-        states, answers = self._answer([one.blob for one in asked], [hash_of(one.user) for one in asked], now)
+        states, queries = self._ask([one.blob for one in asked], [hash_of(one.user) for one in asked], now)
+        answers = build_feeds(queries, self._catalog, self._model, self._recipe)
         stamp = self._stamp(int((time.perf_counter() - begun) * 1e6))
+        served = self._logged(queries)
         facts = zip(asked, answers, (states.last_offset + 1).tolist(), states.count.tolist(), strict=True)
-        return [self._made(stamp, *fact) for fact in facts]
+        return [self._made(stamp, *fact, served.get(at)) for at, fact in enumerate(facts)]
 
     def warm_up(self) -> None:
         """Load every kernel."""
@@ -103,26 +116,37 @@ class FeedMaker:
     def default(self, now: int) -> tuple[int, bytes]:
         """The feed of users that nobody knows, and its revision."""
         begun = time.perf_counter()
-        _, (answer,) = self._answer([b""], [0], now)
+        _, queries = self._ask([b""], [0], now)
+        (answer,) = build_feeds(queries, self._catalog, self._model, self._recipe)
         stamp = self._stamp(int((time.perf_counter() - begun) * 1e6))
         return stamp.revision, encode_feed(self._feed(stamp, "", None, answer, 0, 0))
 
-    def _answer(self, blobs: Sequence[bytes], users: Sequence[int], now: int) -> tuple[States, list[Answer]]:
+    def _ask(self, blobs: Sequence[bytes], users: Sequence[int], now: int) -> tuple[States, Queries]:
         states = decode(blobs)
         attributes = [attributes_of(raw) for raw in states.attributes]
         if time.perf_counter() - self._commons_since > _COMMONS_S:
             self._commons, self._commons_since = {}, time.perf_counter()
         times = np.full(len(blobs), now, np.int64)
         hashes = np.array(users, np.uint64)
-        queries = queries_from(states, times, self._model, attributes, self._commons, hashes)
-        return states, build_feeds(queries, self._catalog, self._model, self._recipe)
+        return states, queries_from(states, times, self._model, attributes, self._commons, hashes)
+
+    def _logged(self, queries: Queries) -> dict[int, Served]:
+        """A sample of the lists just ranked, by query."""
+        ranker, now = self._recipe.ranker, time.monotonic()
+        which = [at for at in range(len(queries)) if self._sampler.take(now)]
+        if not which or not isinstance(ranker, Learned):
+            return {}
+        served = ranker.served(queries, self._catalog, self._model, which)
+        return {at: one.packed() for at, one in zip(which, served, strict=True)}
 
     def _stamp(self, took_us: int) -> _Stamp:
         revision = int(time.time() * 1000)  # feeds expire by the wall clock, whatever the events' clock
         model = FeedModel(self._model.epoch, self._model.version)
         return _Stamp(revision, rfc3339(revision), rfc3339(revision + self._ttl_ms), model, took_us)
 
-    def _made(self, stamp: _Stamp, asked: Asked, answer: Answer, version: int, count: int) -> Made:
+    def _made(
+        self, stamp: _Stamp, asked: Asked, answer: Answer, version: int, count: int, served: Served | None
+    ) -> Made:
         cause = asked.cause
         told = FeedCause(cause.event_id, rfc3339(cause.time_ms), f"events/{asked.partition}/{cause.offset}")
         feed = self._feed(stamp, asked.user, told, answer, version, count)
@@ -135,6 +159,8 @@ class FeedMaker:
             encode_feed(feed),
             feed_headers(feed, cause.traceparent, cause.tracestate),
             answer.skipped,
+            feed.feed_id,
+            served,
         )
 
     def _feed(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import structlog
 
 from pipeline.blob import BlobError, decode
 from pipeline.catalog import Catalog
 from pipeline.model import Model
-from pipeline.types import POSITIVE
+from pipeline.model.trends import LADDER
+from pipeline.types import POSITIVE, hash_id, hash_of
+from workers.examples import DRAWS, EXAMPLES_A_SECOND, Sampler, WaitingLists
 from workers.feeds import Asked, FeedMaker, Made, in_chunks
 from workers.live import HitRate
 from workers.positions import Batch, FeedOutput, Result
@@ -23,6 +27,7 @@ from workers.store import Store
 from workers.wire.dead_letter import BadRecord, dead_letter
 from workers.wire.errors import WireError
 from workers.wire.event_data import read_data
+from workers.wire.example import encode_example
 from workers.wire.feed import pair_headers
 from workers.wire.ids import id_from_key
 from workers.wire.output import Output, Record
@@ -53,20 +58,24 @@ class RetrievalHandler:
     def __init__(self, settings: Settings, rules: Rules, model: Model, catalog: Catalog) -> None:
         self.counts: Counter[str] = Counter()
         self.live = HitRate()
+        self.lists = WaitingLists()
         self._settings, self._rules, self._model = settings, rules, model
         self._maker = FeedMaker(settings, model, catalog)
-        self._feeds_topic = settings.topic("feeds")
+        self._feeds_topic, self._examples_topic = settings.topic("feeds"), settings.topic("examples")
         self._served: dict[int, list[Made]] = {}  # by partition: feeds that are on their way to the store
+        self._examples: dict[int, list[Output]] = {}  # by partition: of this round
+        self._sampler = Sampler(EXAMPLES_A_SECOND)
         self._greatest_time = 0  # of all events seen, ms: the clock of a stream
 
     async def handle(self, batches: list[Batch]) -> list[Result]:
         """Per batch: the feeds that are due, the nulls of users that were forgotten, and dead letters."""
         self._served.clear()
+        self._examples.clear()
         bad: dict[int, list[BadRecord]] = {batch.partition: [] for batch in batches}
         told = {batch.partition: self._told(batch, bad[batch.partition]) for batch in batches}
-        for users in told.values():
+        for partition, users in told.items():
             for user, newest in users.items():
-                self._judge(user, newest)
+                self._judge(partition, user, newest)
         asked = [
             Asked(user, partition, newest.blob, newest.cause)
             for partition, users in told.items()
@@ -84,10 +93,12 @@ class RetrievalHandler:
         """The feeds were offered to the store: these are what the users see until the next."""
         for made in self._served.pop(result.batch.partition, []):
             self.live.serve(made.asked.user, made.version, made.items, made.sources)
+            self.lists.serve(made.asked.user, made.asked.partition, made.version, made.feed_id, made.served)
 
     def drop(self, partition: int) -> None:
-        """Nothing is kept of a partition but what is on its way."""
+        """Forget what is on its way of a partition, and which lists of its users wait for a choice."""
         self._served.pop(partition, None)
+        self.lists.lose(partition)
 
     def warm_up(self) -> None:
         """Load the kernels."""
@@ -98,8 +109,10 @@ class RetrievalHandler:
         return self._maker.default(self._now())
 
     def stats(self) -> dict[str, Any]:
-        """Counters, and how good the feeds are."""
-        return {**self.counts, "live": self.live.figures()}
+        """Counters, how good the feeds are, and what the trend check finds."""
+        waiting = {"lists_waiting": len(self.lists), "lists_bytes": self.lists.nbytes}
+        check = self._model.ranker.check.figures()
+        return {**self.counts, **self.lists.counts, **waiting, "live": self.live.figures(), "trend_check": check}
 
     def _now(self) -> int:
         """Wall time, or under clock = stream the greatest event time seen: here, or by the trainer anywhere.
@@ -147,17 +160,33 @@ class RetrievalHandler:
         known.forgotten = max(known.forgotten, forgotten.offset)
         self._greatest_time = max(self._greatest_time, forgotten.time_ms)
         self.live.forget(user)
+        self.lists.forget(user)
 
-    def _judge(self, user: str, newest: _User) -> None:
-        """Look the first positive event after the user's last feed up in that feed."""
-        since = self.live.expects(user)
-        if since < 0:
+    def _judge(self, partition: int, user: str, newest: _User) -> None:
+        """Look the first positive event after the user's last feed up in that feed, and learn from the choice."""
+        waits, since = self.lists.expects(user), self.live.expects(user)
+        if max(waits, since) < 0:
             return
         for event in sorted(newest.fresh, key=lambda event: event.offset):
-            chosen = self._chosen(event) if event.offset >= since else None
-            if chosen is not None:
-                self.live.judge(user, chosen, self._now())
+            item = self._chosen(event) if event.offset >= max(waits, since) else None
+            if item is not None:
+                places = self._example(partition, user, item) if waits >= 0 else None
+                if since >= 0:
+                    self.live.judge(user, item, self._now(), places)
                 return
+
+    def _example(self, partition: int, user: str, item: str) -> list[float]:
+        """The user chose `item` while a list waited: an example, if it is in the list. Returns the item's places in the
+        ranked list and in plain trending."""
+        row = int(self._model.rows.find(np.array([hash_id(item)], np.uint64))[0])
+        feed_id, choice = self.lists.choose(user, row)
+        if choice is None:
+            return [math.inf] * (1 + LADDER)
+        if self._sampler.take(time.monotonic()):
+            value = encode_example(feed_id, choice.sampled(DRAWS, hash_of(feed_id) >> 1), self._maker.layout)
+            self._examples.setdefault(partition, []).append(Output(self._examples_topic, feed_id.encode(), value))
+            self.counts["examples"] += 1
+        return [float(place) for place in choice.places]
 
     def _chosen(self, event: Fresh) -> str | None:
         """The item of a positive event."""
@@ -206,7 +235,11 @@ class RetrievalHandler:
         return Result(
             batch,
             feeds=[self._output(one) for one in made],
-            outputs=nulls + [dead_letter(one, topic, group, now) for one in bad],
+            outputs=[
+                *nulls,
+                *self._examples.get(batch.partition, []),
+                *(dead_letter(one, topic, group, now) for one in bad),
+            ],
         )
 
     def _output(self, made: Made) -> FeedOutput:

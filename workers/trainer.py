@@ -13,19 +13,24 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import structlog
 
+from pipeline.catalog import Catalog
 from pipeline.learning import Changed, Learner, Tombstone, rehearse
 from pipeline.lessons import lessons_from
 from pipeline.model import Model
 from pipeline.model.parameters import UnfitError
 from pipeline.model.rows import ItemRows
+from pipeline.ranking import Learned
+from pipeline.recipe import ENCODING, RECIPES
 from pipeline.seen import WINDOW
 from pipeline.types import ItemVectors, Parameters, hash_id
 from workers.lessons import action_weights, told_by
 from workers.settings import Settings
 from workers.wire.catalog import Gravestone, read_catalog
 from workers.wire.errors import UnreadableError, WireError
+from workers.wire.example import Choosing, read_example
 from workers.wire.model import (
     CHECKPOINT,
+    EXAMPLES,
     WRITER,
     CheckpointRecord,
     ListsRecord,
@@ -59,15 +64,18 @@ class TrainerCore:
     """The model of one trainer, as follower and as writer. `counts` tells what it met and did."""
 
     def __init__(self, settings: Settings, rules: Rules) -> None:
-        self.model = Model(ItemRows(), settings.model.dimension)
-        self.learner = Learner(self.model, settings.model.seed, settings.model.negatives)
+        self.model = Model(ItemRows(), settings.model.dimension, ENCODING.dimension)
+        self.catalog = Catalog(self.model.rows, dimension=ENCODING.dimension)
+        self.learner = Learner(self.model, settings.model.seed, settings.model.negatives, self.catalog)
         self.counts: Counter[str] = Counter()
         self.positions: dict[int, int] = {}  # partition of `states` -> next offset to learn from; missing = from 0
+        self.examples = 0  # next offset of `examples`
         self.writing = False
         self._writer: WriterRecord | None = None  # ours, from begin_writing on
         self._writer_lost = False  # a deposed writer wrote over it
         self._rules, self._weights = rules, action_weights(settings)
         self._topic, self._budget = settings.topic("model"), settings.model.flush_bytes
+        self._ranker = RECIPES[settings.feed.recipe](settings.feed.size, settings.feed.repeats).ranker
 
     def warm_up(self) -> None:
         """Load the kernels, before there is a heartbeat to miss."""
@@ -85,7 +93,10 @@ class TrainerCore:
                 log.error("model record unreadable", at=place(record), error=str(error))
 
     def on_catalog(self, records: Sequence[Record]) -> None:
-        """Take records of `catalog` in: a gravestone ends learning of its item until the item is published again."""
+        """Take records of `catalog` in: the content of items, from which new ones begin.
+
+        A gravestone ends learning of its item until the item is published again.
+        """
         for record in records:
             try:
                 entry = read_catalog(record.value) if record.value is not None else None
@@ -95,8 +106,13 @@ class TrainerCore:
                 continue
             if isinstance(entry, Gravestone):
                 self.learner.delete(entry.hash)
-            elif record.key is not None:  # published again, or its gravestone has stood long enough
+                self.catalog.remove(entry.hash, entry.deleted_at, entry.offset)
+            elif entry is not None:
+                self.learner.restore(entry.hash)
+                self.catalog.put(entry.entry(ENCODING.code))
+            elif record.key is not None:  # a gravestone that has stood long enough
                 self.learner.restore(hash_id(record.key.decode()))
+                self.catalog.drop(hash_id(record.key.decode()))
 
     def begin_writing(self, owner: str, now: int) -> Output:
         """The record that takes the pen, to be sent when caught up and elected. `owner` is a name never used before."""
@@ -114,6 +130,24 @@ class TrainerCore:
         for record in records:
             self.positions[record.partition] = record.offset + 1
 
+    def on_examples(self, records: Sequence[Record]) -> None:
+        """Let the ranker learn from records of `examples`."""
+        for record in records:
+            self.examples = record.offset + 1
+            try:
+                self._on_example(read_example(record.value or b""))
+            except WireError as error:
+                self.counts["examples_unreadable"] += 1
+                log.error("example unreadable", at=place(record), error=str(error))
+
+    def _on_example(self, example: Choosing) -> None:
+        ranker = self._ranker
+        if not isinstance(ranker, Learned) or example.layout != ranker.layout.key:
+            self.counts["examples_of_another_ranker"] += 1
+            return
+        ranker.take_in(self.model, example.choice(len(ranker.layout.columns), len(ranker.layout.contexts)))
+        self.counts["examples"] += 1
+
     def flush(self) -> Iterator[Output]:
         """Changed records within the budget. Lazy: each is made as it is taken, and learning may go on in between."""
         self.model.version += 1
@@ -128,7 +162,7 @@ class TrainerCore:
         Where it is not sent to its end the checkpoint before stands, and what came after that is learned again.
         """
         self.model.version += 1
-        positions, seen = dict(self.positions), self.learner.seen.export()
+        positions, seen = {**self.positions, EXAMPLES: self.examples}, self.learner.seen.export()
         yield from self._outputs(self.learner.sweep())
         packed = {partition: zlib.compress(bits, 1) for partition, bits in seen.items()}
         record = CheckpointRecord(self.model.epoch, self.model.version, positions, packed)
@@ -197,6 +231,7 @@ class TrainerCore:
         except (ValueError, zlib.error) as error:
             raise UnreadableError(f"model #checkpoint: {error}") from None
         self.positions = dict(checkpoint.offsets)
+        self.examples = self.positions.pop(EXAMPLES, 0)
 
     # ---------------------------------------------------------------- outputs
     def _outputs(self, changed: Iterable[Changed]) -> Iterator[Output]:

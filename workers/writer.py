@@ -85,12 +85,14 @@ class ModelWriter:
                 await self._write(core, failed)
 
     async def _write(self, core: TrainerCore, deposed: asyncio.Future[None]) -> None:
-        """Learn from `states` and publish, until deposed or stopped."""
+        """Learn from `states` and `examples` and publish, until deposed or stopped."""
         topic, start = self._settings.topic("states"), core.positions
         self._states = Follower(self._settings, topic, core.on_states, start, fewest=_LESSONS, gather_ms=GATHER_MS)
+        topic, start = self._settings.topic("examples"), {0: core.examples}
+        examples = Follower(self._settings, topic, core.on_examples, start, gather_ms=GATHER_MS)
         checkpoint_at = time.monotonic() + self._settings.model.checkpoint_s
         try:
-            async with _running([self._states]) as failed:
+            async with _running([self._states, examples]) as failed:
                 while await self._pause(failed, deposed):
                     await self._publish(core.flush(), self._pace)
                     if time.monotonic() > checkpoint_at:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from pipeline.model.sequence import draw, mix
 from pipeline.model.trendcheck import BUCKETS, TrendCheck
-from pipeline.types import F32, F64, I64, U64, Mask, hash_id
+from pipeline.types import F32, F64, I64, U64, Mask, hash_id, hash_of
 
 COLUMNS, CONTEXTS, HIDDEN = 64, 16, 16  # room for features and contexts; hidden units
 WARM = 300  # examples that standardisation is taken from
@@ -63,6 +63,7 @@ class Layout:
     columns: U64  # (f,) hashes of their names
     contexts: U64  # (g,)
     hand: F32  # (f,) weights of the unstandardised columns that serve until the ranker has learned
+    key: int  # hash of all names, in their order
 
     @staticmethod
     def of(columns: tuple[str, ...], contexts: tuple[str, ...], hand: Mapping[str, float]) -> Layout:
@@ -74,7 +75,7 @@ class Layout:
                 f"found {columns}, {contexts}, {dict(hand)}"
             )
         weights = np.array([hand.get(name, 0.0) for name in columns], np.float32)
-        return Layout(_hashes(columns), _hashes(contexts), weights)
+        return Layout(_hashes(columns), _hashes(contexts), weights, hash_of(" ".join(columns + contexts)))
 
 
 @dataclass(frozen=True, slots=True)

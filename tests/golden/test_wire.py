@@ -356,6 +356,19 @@ def test_example() -> None:
     assert msgspec.msgpack.encode(read) == packed("example")
 
 
+def test_example_to_learn_from() -> None:
+    read = example.read_example(packed("example_choosing"))
+    assert (read.feed_id, read.bucket, read.chosen, read.logged, read.ranks) == (FEED.feed_id, 2, 1, 2, b"")
+    assert (read.total, read.layout) == (40, (1 << 63) + 5)
+    assert np.frombuffer(read.places, "<f4").tolist() == [2, 3.5, np.inf, 1, 8]
+    choice = read.choice(2, 2)
+    assert choice.features.tolist() == [[1, 3, 5], [2, 4, 6]]
+    assert choice.context.tolist() == [0.5, 1]
+    assert example.encode_example(read.feed_id, choice, read.layout) == packed("example_choosing")
+    old = example.read_example(packed("example"))  # written before: it does not say by which features
+    assert (old.total, old.places, old.layout) == (0, b"", 0)
+
+
 def test_dead_letter() -> None:
     expected = consumed("dead_letter")
     record = Consumed(b"u-9", b'{"user_id":"u-1042","action":5}', [("ce_id", b"\xff\x00"), ("x", b"")])

@@ -19,6 +19,7 @@ from workers.wire.errors import WRONG, InvalidError, UnreadableError, decode, sh
 
 WRITER = b"#writer"
 CHECKPOINT = b"#checkpoint"
+EXAMPLES = -1  # stands for `examples` among the partitions of a checkpoint
 
 _F4, _U8 = np.dtype("<f4"), np.dtype("<u8")
 _LISTS = 4  # A, B, F, F1
@@ -93,7 +94,7 @@ class WriterRecord(Stamp, array_like=True, frozen=True):
 class CheckpointRecord(Stamp, array_like=True, frozen=True):
     """`#checkpoint`: everything learned from before these positions lies before it in the topic."""
 
-    offsets: dict[int, int]  # partition of `states` -> next offset to read
+    offsets: dict[int, int]  # partition of `states` -> next offset to read; EXAMPLES -> that of `examples`
     seen: dict[int, bytes]  # partition -> bitmap of the last events learned from
 
 
