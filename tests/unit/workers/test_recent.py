@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.model import Model
+from pipeline.model.neighbourhood import HISTORY
 from pipeline.model.rows import ItemRows
 from pipeline.types import RING, hash_id, hash_of
 from tests.records import Consumed
@@ -67,7 +68,7 @@ def test_a_record_that_comes_again_is_passed_over() -> None:
     assert others(followed, "a") == {"a": 1.0, "b": 1.0, "c": 1.0}
     assert followed.counts["recent_seen"] == 4
     assert followed.counts["recent_events"] == 3
-    assert followed._model.neighbourhood._taken.max() == 3
+    assert followed._model.neighbourhood._items[:, HISTORY].max() == 3  # taken ever
 
 
 def test_partitions_have_offsets_of_their_own() -> None:
