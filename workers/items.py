@@ -29,7 +29,7 @@ class ItemReplica:
 
     def __init__(self, settings: Settings, *, catalog: bool) -> None:
         self.rows = ItemRows()
-        self.model = Model(self.rows, settings.model.dimension)
+        self.model = Model(self.rows, settings.model.dimension, ENCODING.dimension)
         self.catalog = Catalog(self.rows, settings.feed.unlisted, ENCODING.dimension)
         self._encoding = ENCODING.code
         self.counts: Counter[str] = Counter()

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+from pipeline.recipe import ENCODING
 from pipeline.state import Users, advance, stamp
 from pipeline.types import Events, Parameters, hash_id
 from tests.records import NOW, Consumed
@@ -479,3 +480,24 @@ def test_a_writer_record_of_a_later_epoch_is_remembered() -> None:
     trainer.on_model([Consumed(WRITER, later, [], "shop.model.v1", 0, 0)])
     record = read_model(WRITER, trainer.begin_writing("me", NOW).value or b"")
     assert record == WriterRecord(42, 7, "me", NOW)
+
+
+def test_what_items_say_is_known_to_the_learner_while_they_stand() -> None:
+    trainer, vector = core(), np.ones(ENCODING.dimension, np.float32) / np.sqrt(np.float32(ENCODING.dimension))
+
+    def said(code: int) -> Consumed:
+        record = CatalogItem("i3", hash_id("i3"), 8).encoded(vector, code)
+        return Consumed(b"i3", encode_catalog(record), [], "shop.catalog.v1", 0, 0)
+
+    def described() -> bool:
+        return bool(trainer.catalog.described[trainer.model.rows.row(hash_id("i3"))])
+
+    trainer.on_catalog([said(ENCODING.code)])
+    assert described()
+    trainer.on_catalog([said(ENCODING.code ^ 1)])
+    assert not described(), "another encoding made it"
+    trainer.on_catalog([said(ENCODING.code), catalog("i3", deleted=True)])
+    assert described(), "the gravestone is older"
+    stone = encode_catalog(Gravestone("i3", hash_id("i3"), NOW, 9))
+    trainer.on_catalog([Consumed(b"i3", stone, [], "shop.catalog.v1", 0, 0)])
+    assert not described()
