@@ -132,7 +132,7 @@ def docker() -> bool:
 @contextmanager
 def _kafka_local() -> Iterator[Backing]:
     port = _free_port()
-    address = _kafka("up", "--port", str(port), timeout_s=120)
+    address = _kafka("up", "--port", str(port), "--prop", "log.cleaner.backoff.ms=500", timeout_s=120)
     try:
         name = f"Apache Kafka {kafka_version()} (kafka-local)"
         yield Backing(address, name, real=True, flags={"kafka_bootstrap": address})

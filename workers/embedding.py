@@ -91,14 +91,22 @@ class EmbeddingHandler:
         cache = self._cache.setdefault(result.batch.partition, _Cache())
         blobs = cache.blobs
         before = len(blobs)
+        cache.markers.update(change.markers)
         for user, blob in zip(change.users, change.blobs, strict=True):
             blobs.pop(user, None)  # to the end: it is the most recent now
-            blobs[user] = blob
-        cache.markers.update(change.markers)
+            if blob:
+                blobs[user] = blob
+            else:  # forgotten, or never known
+                self._forget_here(user, cache)
         self._cached += len(blobs) - before
         self._count(change.counts)
         if self._cached > self._settings.users.cache:
             self._shrink()
+
+    def _forget_here(self, user: str, cache: _Cache) -> None:
+        """Nothing in this process shall name who has no state; should they be back, the store has the marker."""
+        cache.markers.pop(user, None)
+        self._rules.forget(user)
 
     def _count(self, counts: Counter[str]) -> None:
         """Add up; of unknown actions only the first names have a counter of their own: producers choose them."""
@@ -231,7 +239,9 @@ class EmbeddingHandler:
             marker = Marker(int(events.offset[at]) + 1, int(events.time[at]))
             outputs.append(self._tombstone(batch.partition, read.users[int(events.user[at])], marker))
         for i, user in enumerate(read.users):
-            if users.blobs[i] and fresh[i]:
+            if not users.blobs[i]:
+                self._rules.forget(user)
+            elif fresh[i]:
                 outputs.append(self._state(batch.partition, user, users.blobs[i], None, fresh[i], read))
         self._changes[batch.partition] = _Change([], [], {}, Counter(announced_again=len(batch.records)))
         return Result(batch, outputs=outputs + self._others(batch, read, valid, now))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from struct import unpack_from
 from zlib import crc32
 
@@ -11,9 +10,11 @@ _M = 0x5BD1E995
 _SEED = 0x9747B28C
 
 
-@lru_cache(maxsize=1 << 17)
 def partition_of(key: bytes, count: int, partitioner: str) -> int:
-    """The partition of `key` among `count`: `murmur2` (Java's default) or `crc32` (librdkafka's `consistent`)."""
+    """The partition of `key` among `count`: `murmur2` (Java's default) or `crc32` (librdkafka's `consistent`).
+
+    Nothing is remembered here: who must forget a user could not reach it.
+    """
     return (murmur2(key) & 0x7FFFFFFF if partitioner == "murmur2" else crc32(key)) % count
 
 

@@ -95,6 +95,10 @@ class Rules:
             home = self._homes[user_id] = Home(key, self.partition(key), hash_of(user_id))
         return home
 
+    def forget(self, user_id: str) -> None:
+        """Remember nothing of `user_id`."""
+        self._homes.pop(user_id, None)
+
 
 def _meanings(actions: Mapping[str, Action]) -> dict[str, Meaning]:
     meanings: dict[str, Meaning] = {}
