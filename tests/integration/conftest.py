@@ -1,11 +1,14 @@
-"""Settings for the tests of the store alone: they need no broker."""
+"""Settings for the tests of the store alone, which need no broker; and what tests of commands need."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
+import structlog
 
 from workers.settings import Settings, load
 
@@ -21,3 +24,27 @@ def server(any_store: str) -> Iterator[redis.Redis]:
     """The server itself, for looks behind the store's back."""
     with redis.Redis.from_url(any_store) as client:
         yield client
+
+
+@pytest.fixture
+def quiet_again() -> Iterator[None]:
+    """Logging as it was before a command configured it."""
+    level = logging.getLogger("aiokafka").level
+    yield
+    logging.getLogger("aiokafka").setLevel(level)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def headrace(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+    """The environment names the test's broker, store and prefix."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "PREFIX": settings.prefix,
+        "KAFKA_BOOTSTRAP": settings.kafka.bootstrap,
+        "KAFKA_PARTITIONS": settings.kafka.partitions,
+        "KAFKA_FETCH_WAIT_MS": settings.kafka.fetch_wait_ms,
+        "STORE_URL": settings.store.url,
+    }.items():
+        monkeypatch.setenv(f"HEADRACE_{name}", str(value))
+    return settings

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import structlog
 
 from pipeline.state import Users, advance, stamp
 from pipeline.types import CONSUMES, POSITIVE, hash_id
@@ -35,31 +33,7 @@ from workers.wire.output import Output
 from workers.wire.partition import partition_of
 from workers.wire.times import parse_time
 
-pytestmark = [pytest.mark.kafka, pytest.mark.redis]
-
-
-@pytest.fixture(autouse=True)
-def quiet_again() -> Iterator[None]:
-    """Logging as it was before a command configured it."""
-    level = logging.getLogger("aiokafka").level
-    yield
-    logging.getLogger("aiokafka").setLevel(level)
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-def headrace(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
-    """The environment names the test's broker, store and prefix."""
-    monkeypatch.chdir(tmp_path)
-    for name, value in {
-        "PREFIX": settings.prefix,
-        "KAFKA_BOOTSTRAP": settings.kafka.bootstrap,
-        "KAFKA_PARTITIONS": settings.kafka.partitions,
-        "KAFKA_FETCH_WAIT_MS": settings.kafka.fetch_wait_ms,
-        "STORE_URL": settings.store.url,
-    }.items():
-        monkeypatch.setenv(f"HEADRACE_{name}", str(value))
-    return settings
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.usefixtures("quiet_again")]
 
 
 def answers(capsys: pytest.CaptureFixture[str]) -> list[Any]:

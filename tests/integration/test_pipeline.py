@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
-import structlog
 
 from tests.conftest import MakeSettings
 from tests.pipelines import FAST, Pipeline, Run, piped
@@ -159,15 +157,6 @@ def test_a_new_user_is_fed_at_the_first_event(running: tuple[Pipeline, Run[Any]]
 def most_trending(feed: Feed) -> set[str]:
     """What the crowd took, by its rank as trending: in a shop this small the feed's own order is the learner's luck."""
     return {item.item_id for item in feed.items if item.sources.get("trending", CROWD) <= 2}
-
-
-@pytest.fixture
-def quiet_again() -> Iterator[None]:
-    """Logging as it was before a command configured it."""
-    level = logging.getLogger("aiokafka").level
-    yield
-    logging.getLogger("aiokafka").setLevel(level)
-    structlog.reset_defaults()
 
 
 @pytest.mark.usefixtures("quiet_again")

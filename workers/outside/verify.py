@@ -91,24 +91,23 @@ class _Verification:
 
     async def run(self) -> AsyncIterator[Checked]:
         """Check each partition."""
-        partitions = range(self._settings.kafka.partitions)
+        settings, reader = self._settings, self._reader
+        partitions = range(settings.kafka.partitions)
         before = await self._store.positions(partitions)
         held = await self._held()
         after = await self._store.positions(partitions)
-        events = await self._reader.spans(self._settings.topic("events"))
-        states = await self._reader.spans(self._settings.topic("states"))
-        refused = await refused_events(self._reader, self._settings)
+        events = await reader.spans(settings.topic("events"))
+        states = await reader.spans(settings.topic("states"))
+        refused = await refused_events(reader, settings)
         cuts = await self._cuts(events, before)
         for p in sorted({*partitions, *held}):  # the store may have keys of partitions that are none
-            span = events.get(p, EMPTY)
-            checked = Checked(p, span, before.get(p))
-            checked.problems += filter(None, [problem(span, before.get(p))])
-            said = await announcements(self._reader, self._settings, p, states.get(p, EMPTY), cuts.get(p))
-            checked.problems += said.unreadable
-            replay = Replay(lenient(self._settings), p, self._settings.model.dimension, refused.get(p, set()))
-            mine = _Partition(self._settings, self._store, checked, held.get(p, {}), said, replay, self._now)
-            end = min(after.get(p, _NOWHERE).next, span.end)
-            await mine.replay(self._reader, cuts.get(p, Cut(0, 0)), end)
+            log, cut = events.get(p, EMPTY), cuts.get(p, Cut(0, 0))
+            said = await announcements(reader, settings, p, states.get(p, EMPTY), cut)
+            problems = [*filter(None, [problem(log, before.get(p))]), *said.unreadable]
+            checked = Checked(p, log, before.get(p), problems=problems)
+            replay = Replay(lenient(settings), p, settings.model.dimension, refused.get(p, set()))
+            mine = _Partition(settings, self._store, checked, held.get(p, {}), said, replay, self._now)
+            await mine.replay(reader, cut, after.get(p, _NOWHERE).next)
             await mine.compare()
             yield checked
 
@@ -157,8 +156,11 @@ class _Partition:
         self._later = {user.encode(): one.offset + 1 for user, one in held.items() if one.offset >= self._next}
         self._topic = settings.topic("events")
 
-    async def replay(self, reader: LogReader, cut: Cut, end: int) -> None:
-        """Replay the log from the cut to `end`, of each user no further than the store had come when it was read."""
+    async def replay(self, reader: LogReader, cut: Cut, next_: int) -> None:
+        """Replay the log from the cut to `next_`, of each user no further than the store had come when it was read: of
+        some that may be further, as everywhere in a store that was just rebuilt."""
+        newest = max((one.offset for one in self._held.values()), default=-1)
+        end = min(max(next_, newest + 1), self._checked.log.end)
         begin = self._checked.replayed_from = max(min(self._said.first, cut.at), cut.begin)
         for user, said in self._said.base.items():
             if not said.blob or said.written + self._ttl_ms >= self._now - _CUT_MS:
