@@ -1,4 +1,4 @@
-"""What is published of items: availability, expiry, creators, categories, safety labels, content vectors.
+"""What is published of items: availability, expiry, creators, categories, tags, safety labels, content vectors.
 
 Columns on the common rows.
 """
@@ -13,6 +13,8 @@ from pipeline.model.rows import ItemRows
 from pipeline.types import CONTENT, F32, I64, U64, Mask, Rows, hash_id
 
 CATEGORIES = 8  # kept an item; later ones cannot be muted
+TAGS = 8  # kept an item
+WORDS = 1 << 17  # categories and tags that are known by name; later ones are hashes only
 OTHER_LABEL = 1 << 63  # the bit that all labels share for which no bit of their own was left
 
 
@@ -46,6 +48,7 @@ class Catalog:
         self.unlisted = unlisted
         self.labels: dict[str, int] = {}  # safety label -> bit of `unsafe`
         self.titles: dict[int, str] = {}  # by row
+        self.words: dict[int, str] = {}  # categories and tags by hash
         self._offset = rows.column((), np.int64, -1)
         self._listed = rows.column((), np.bool_, False)
         self._available = rows.column((), np.bool_, False)
@@ -54,6 +57,7 @@ class Catalog:
         self._expires_at = rows.column((), np.int64, 0)
         self._creator = rows.column((), np.uint64, 0)
         self._categories = rows.column((CATEGORIES,), np.uint64, 0)
+        self._tags = rows.column((TAGS,), np.uint64, 0)
         self._unsafe = rows.column((), np.uint64, 0)
         self._content = rows.column((dimension,), np.float32, 0)
         self._described = rows.column((), np.bool_, False)
@@ -102,6 +106,11 @@ class Catalog:
         return self._categories.data
 
     @property
+    def tags(self) -> U64:
+        """(capacity, TAGS) hashes of tags, zeros beyond the last."""
+        return self._tags.data
+
+    @property
     def unsafe(self) -> U64:
         """(capacity,) bits of safety labels: see `label`."""
         return self._unsafe.data
@@ -148,8 +157,8 @@ class Catalog:
         self.published_at[row] = entry.published_at
         self.expires_at[row] = entry.expires_at
         self.creator[row] = hash_id(entry.creator_id) if entry.creator_id else 0
-        for at, name in enumerate(entry.categories[:CATEGORIES]):
-            self.categories[row, at] = hash_id(name)
+        self.categories[row] = self._hashes(entry.categories, CATEGORIES)
+        self.tags[row] = self._hashes(entry.tags, TAGS)
         for name in entry.unsafe:
             self.unsafe[row] |= np.uint64(self.label(name))
         if entry.title:
@@ -181,10 +190,19 @@ class Catalog:
             self._reset(row)
             self._offset.data[row] = -1
 
+    def _hashes(self, names: tuple[str, ...], most: int) -> U64:
+        """(most,) of the first of them, which from here on are known by name."""
+        out = np.zeros(most, np.uint64)
+        for at, name in enumerate(names[:most]):
+            out[at] = word = hash_id(name)
+            if len(self.words) < WORDS:
+                self.words[word] = name
+        return out
+
     def _reset(self, row: int) -> None:
         for column in (self._listed, self._available, self._deleted, self._described):
             column.data[row] = False
-        for column in (self._published_at, self._expires_at, self._creator, self._categories, self._unsafe):
+        for column in (self._published_at, self._expires_at, self._creator, self._categories, self._tags, self._unsafe):
             column.data[row] = 0
         self._content.data[row] = 0
         self.titles.pop(row, None)

@@ -17,12 +17,22 @@ def catalog(unlisted: bool = True) -> Catalog:
 def test_put_replaces_all_that_was_known() -> None:
     c = catalog()
     c.put(
-        entry("a", 3, creator_id="ann", categories=("x", "y"), unsafe=("nsfw",), expires_at=NOW, published_at=NOW - DAY)
+        entry(
+            "a",
+            3,
+            creator_id="ann",
+            categories=("x", "y"),
+            tags=("t",),
+            unsafe=("nsfw",),
+            expires_at=NOW,
+            published_at=NOW - DAY,
+        )
     )
     row = c.put(entry("a", 4, title="", available=False, categories=("z",)))
     assert (c.listed[row], c.available[row], c.deleted[row]) == (True, False, False)
     assert (c.creator[row], c.unsafe[row], c.expires_at[row], c.published_at[row]) == (0, 0, 0, 0)
     assert c.categories[row].tolist() == [hash_id("z"), *[0] * 7]
+    assert c.tags[row].tolist() == [0] * 8
     assert c.title(row) == ""
 
 
@@ -35,6 +45,14 @@ def test_what_is_published_lies_in_columns() -> None:
     assert c.categories[row].tolist() == [hash_id(name) for name in names[:8]]
     assert c.unsafe[row] == c.label("nsfw") | c.label("gore")
     assert (c.expires_at[row], c.published_at[row], c.title(row)) == (5, 4, "A")
+
+
+def test_categories_and_tags_are_known_by_name() -> None:
+    c = catalog()
+    tags = tuple(f"t{at}" for at in range(10))
+    row = c.put(entry("a", categories=("x", "y"), tags=tags))
+    assert c.tags[row].tolist() == [hash_id(tag) for tag in tags[:8]]
+    assert c.words == {hash_id(name): name for name in ("x", "y", *tags[:8])}
 
 
 def test_a_content_vector_lies_in_a_column_while_it_holds() -> None:
