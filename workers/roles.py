@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from workers import kernels
+from workers import kernels, topics
 from workers.app import STOP_WITHIN_S, Host, OnRecords, Part, hosting
 from workers.catalog import CatalogHandler, Keeper
 from workers.embedding import EmbeddingHandler
@@ -83,7 +83,10 @@ class Process:
         self._host: Host | None = None
 
     async def start(self) -> None:
-        """Connect, build the roles, run them. Raises StoreUnavailable, BrokerUnavailable, StoreRefused."""
+        """Connect, build the roles, run them.
+
+        Raises StoreUnavailable, BrokerUnavailable, StoreRefused, TopicsRefused.
+        """
         try:
             await self._build()
             self._warm_up()
@@ -134,6 +137,8 @@ class Process:
 
     # ---------------------------------------------------------------- what each role consists of
     async def _build(self) -> None:
+        if {"embedding", "retrieval"} & set(self.roles):
+            await topics.check(self.settings)
         replica = self._replica() if {"embedding", "retrieval"} & set(self.roles) else None
         for role in self.roles:
             await getattr(self, f"_build_{role}")(replica)
