@@ -40,8 +40,10 @@ _M1, _M2, _TINY = np.float32(0.9), np.float32(0.999), np.float32(1e-8)  # Adam's
 _FLAT = 1e-6  # a deviation below it: the column was constant so far, and keeps its unit
 _SEED = 0x7A4E5EED  # of A's first values and of draws
 
-# NaN must survive: the guard looks for it.
-_FAST = {"reassoc", "contract", "arcp", "nsz"}
+# NaN must survive: the guard looks for it. Sums may be reordered, so that they are vectorised; they must be so in every
+# process alike. Hence they run into a local variable, in loops that store nothing: others are vectorised or not as their
+# arrays happen to lie in memory.
+_FAST = {"reassoc", "contract", "nsz"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,10 +379,11 @@ def _z(value: np.float32, mean: np.float32, inverse: np.float32) -> np.float32:
 def _context(context: F32, scale: F32, hidden: F32, out: F32) -> None:
     """out (HIDDEN,) = B c + b0."""
     for h in range(len(out)):
-        out[h] = hidden[0, h, _BIAS]
+        total = hidden[0, h, _BIAS]
         for i in range(len(context)):
             z = _z(context[i], scale[0, i], np.float32(1) / scale[1, i])
-            out[h] += hidden[0, h, COLUMNS + i] * z
+            total += hidden[0, h, COLUMNS + i] * z
+        out[h] = total
 
 
 @njit(cache=True, fastmath=_FAST)
@@ -472,11 +475,14 @@ def _learn(  # noqa: PLR0912 - a kernel: one flat pass forward, one back
             squares[at, i] += gradient * gradient
             linear[at, i] += rate * gradient / np.sqrt(squares[at, i])
     for h in range(HIDDEN):
-        through, weight = np.float32(0), hidden[0, h, _OUT]
+        through, out, weight = np.float32(0), np.float32(0), hidden[0, h, _OUT]
         for j in range(n):
-            slope[h, _OUT] += pull[j] * units[h, j]
+            out += pull[j] * units[h, j]
+        for j in range(n):
             units[h, j] = weight * pull[j] if units[h, j] > 0 else np.float32(0)
+        for j in range(n):
             through += units[h, j]
+        slope[h, _OUT] = out
         for i in range(f):
             gradient = np.float32(0)
             for j in range(n):
@@ -498,33 +504,40 @@ def _pull(pull: F32, chosen: int, offsets: F32, pairwise: bool) -> bool:
         for j in range(n):
             total += np.exp(offsets[j])
         total -= 1
+        share = np.float32(-1) / max(total, np.float32(1))
         for j in range(n):
-            weight = np.exp(offsets[j]) / max(total, np.float32(1))
-            pull[j] = -weight / (np.float32(1) + np.exp(min(mine - pull[j] + offsets[j], np.float32(80))))
+            weight = share * np.exp(offsets[j])
+            pull[j] = weight / (np.float32(1) + np.exp(min(mine - pull[j] + offsets[j], np.float32(80))))
         pull[chosen] = 0
-        pull[chosen] = -pull.sum()
-        return bool(np.isfinite(pull[chosen]))
+        total = np.float32(0)
+        for j in range(n):
+            total += pull[j]
+        pull[chosen] = -total
+        return bool(np.isfinite(total))
     peak = pull.max()
     for j in range(n):
         pull[j] = np.exp(pull[j] - peak)
+    for j in range(n):
         total += pull[j]
     if not total <= n:  # a comparison: fast math folds isfinite away
         return False
+    share = np.float32(-1) / total
     for j in range(n):
-        pull[j] *= np.float32(-1) / total
+        pull[j] *= share
     pull[chosen] += 1
     return True
 
 
 @njit(cache=True, fastmath=_FAST)
 def _adam(hidden: F32, slope: F32, step: int, rate: np.float32, decay: np.float32) -> bool:
-    first, second = np.float32(1 - 0.9**step), np.float32(1 - 0.999**step)
+    first, second = np.float32(1 / (1 - 0.9**step)), np.float32(1 / (1 - 0.999**step))
     total = np.float32(0)
     for h in range(hidden.shape[1]):
         for i in range(hidden.shape[2]):
             gradient = slope[h, i] - decay * hidden[0, h, i]
             hidden[1, h, i] = _M1 * hidden[1, h, i] + (np.float32(1) - _M1) * gradient
             hidden[2, h, i] = _M2 * hidden[2, h, i] + (np.float32(1) - _M2) * gradient * gradient
-            hidden[0, h, i] += rate * (hidden[1, h, i] / first) / (np.sqrt(hidden[2, h, i] / second) + _TINY)
+            hidden[0, h, i] += rate * hidden[1, h, i] * first / (np.sqrt(hidden[2, h, i] * second) + _TINY)
+        for i in range(hidden.shape[2]):
             total += abs(hidden[0, h, i])
     return bool(total < np.float32(1e9))
