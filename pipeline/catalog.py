@@ -61,6 +61,8 @@ class Catalog:
         self._unsafe = rows.column((), np.uint64, 0)
         self._content = rows.column((dimension,), np.float32, 0)
         self._described = rows.column((), np.bool_, False)
+        self._content_sum = np.zeros(dimension)  # of the rows that are described
+        self._n_described = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -125,6 +127,12 @@ class Catalog:
         """(capacity,) has a content vector."""
         return self._described.data
 
+    @property
+    def typical(self) -> F32:
+        """(d,) the mean of the content vectors there are; zeros without any."""
+        mean: F32 = (self._content_sum / max(self._n_described, 1)).astype(np.float32)
+        return mean
+
     def present(self, rows: Rows | None = None) -> Mask:
         """Which of `rows` (default: all n) a feed could name: id known, not deleted, listed unless `unlisted`."""
         those = slice(len(self)) if rows is None else rows
@@ -164,8 +172,7 @@ class Catalog:
         if entry.title:
             self.titles[row] = entry.title
         if entry.content.shape == self.content.shape[1:] and entry.content.any():
-            self.content[row] = entry.content
-            self.described[row] = True
+            self._describe(row, entry.content)
         return row
 
     def remove(self, item: int, deleted_at: int, offset: int = -1) -> int:
@@ -199,7 +206,17 @@ class Catalog:
                 self.words[word] = name
         return out
 
+    def _describe(self, row: int, content: F32) -> None:
+        """Give a row that has none a content vector."""
+        self.content[row] = content
+        self.described[row] = True
+        self._content_sum += self.content[row]
+        self._n_described += 1
+
     def _reset(self, row: int) -> None:
+        if self.described[row]:
+            self._content_sum -= self.content[row]
+            self._n_described -= 1
         for column in (self._listed, self._available, self._deleted, self._described):
             column.data[row] = False
         for column in (self._published_at, self._expires_at, self._creator, self._categories, self._tags, self._unsafe):

@@ -174,12 +174,8 @@ def neighbours_of(queries: Queries, model: Model, rows: Rows, owner: Owner) -> F
 
 def profile(queries: Queries, catalog: Catalog) -> F32:
     """(q, d) where each user stands in content space, once a chunk; zeros where nothing is known of it."""
-    return queries.once("profile", lambda: profiles(queries.ring_rows, catalog.content, catalog.described))
-
-
-def directions(queries: Queries, model: Model) -> F32:
-    """(q, d+1) what each user wants of content, by the bridge, once a chunk."""
-    return queries.once("directions", lambda: model.bridge.directions(queries.h))
+    known = catalog.content, catalog.described
+    return queries.once("profile", lambda: profiles(queries.ring_rows, *known, catalog.typical))
 
 
 def proposable(queries: Queries, catalog: Catalog) -> Mask:

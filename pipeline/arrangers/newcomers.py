@@ -18,9 +18,9 @@ class Newcomers:
     """One young item that fits its owner's taste stands at `place` or before it; of the first `depth` at most `most`
     are items that nobody has taken.
 
-    Young is an item of which less than `young` (weight of events) was taken; it fits from cosine `near` to the profile
-    on. Without such a place an item that nobody knows would stay unknown: nothing but its content speaks for it, and
-    rankers trust what was taken. The bound is for the day when thousands are published at once.
+    Young is an item of which less than `young` (weight of events) was taken; it fits from `near` on, the product with
+    the profile. Without such a place an item that nobody knows would stay unknown: nothing but its content speaks for
+    it, and rankers trust what was taken. The bound is for the day when thousands are published at once.
     """
 
     name: str = "newcomers"
@@ -28,7 +28,7 @@ class Newcomers:
     most: int = 2
     depth: int = 10
     young: float = 5.0
-    near: float = 0.3
+    near: float = 0.1  # one in six of what is young, on sets of films; half of what they take of it
 
     def __call__(self, queries: Queries, catalog: Catalog, model: Model, rows: Rows, owner: Owner) -> I64:
         taken = model.trends.count[rows]
@@ -46,10 +46,10 @@ def _fits(profile: F32, content: F32, taken: F64, young: float, near: float, row
     fits = np.zeros(len(rows), np.bool_)
     for at in range(len(rows)):
         if taken[at] < young:
-            mine, other, cosine = profile[owner[at]], content[rows[at]], np.float32(0)
+            mine, other, nearness = profile[owner[at]], content[rows[at]], np.float32(0)
             for i in range(len(other)):
-                cosine += mine[i] * other[i]
-            fits[at] = cosine >= near
+                nearness += mine[i] * other[i]
+            fits[at] = nearness >= near
     return fits
 
 

@@ -1,6 +1,9 @@
 """Users in content space: the decayed mean of what they took, and how near items are to it. Nothing of it is kept.
 
-p = unit(sum_d w^(d-1) x[i_d])        d = 1 (newest) .. L, over the items whose content is known
+    p = sum_d w^(d-1) x[i_d] / sum_d w^(d-1) - m        d = 1 (newest) .. L, over the items whose content is known
+
+m is the mean of the whole catalogue: what a user has in common with everyone says nothing of them. So p . x_j is above
+0 for what is nearer to the user's taste than to any, and small for a taste that goes everywhere.
 """
 
 from __future__ import annotations
@@ -13,37 +16,36 @@ from pipeline.types import F32, Mask, Owner, Rows
 DECAY = 0.9  # w, a step back in the history
 
 
-def profiles(rings: Rows, content: F32, described: Mask) -> F32:
-    """(q, d) profiles of histories (q, L; newest first, -1 = none): of length 1, zeros where no content is known."""
+def profiles(rings: Rows, content: F32, described: Mask, typical: F32) -> F32:
+    """(q, d) profiles of histories (q, L; newest first, -1 = none), `typical` (d,) is m.
+
+    Zeros where no content is known.
+    """
     out = np.zeros((len(rings), content.shape[1]), np.float32)
-    _profiles(rings, content, described, out)
+    _profiles(rings, content, described, typical, out)
     return out
 
 
 def affinities(profile: F32, rings: Rows, content: F32, owner: Owner, rows: Rows, out: F32) -> None:
-    """Fill `out` (2, c): how near (cosine) each candidate is to its owner's profile (q, d), and to their last item."""
+    """Fill `out` (2, c): how near each candidate is to its owner's profile (q, d), and (cosine) to their last item."""
     _affinities(profile, rings, content, owner, rows, out)
 
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
-def _profiles(rings: Rows, content: F32, described: Mask, out: F32) -> None:
+def _profiles(rings: Rows, content: F32, described: Mask, typical: F32, out: F32) -> None:
     for query in range(len(rings)):
-        mine, weight, known = out[query], np.float32(1), False
+        mine, weight, total = out[query], np.float32(1), np.float32(0)
         for row in rings[query]:
             if row >= 0 and described[row]:
-                other, known = content[row], True
+                other = content[row]
+                total += weight
                 for i in range(len(mine)):
                     mine[i] += weight * other[i]
             weight *= np.float32(DECAY)
-        length = np.float32(0)
-        for i in range(len(mine)):
-            length += mine[i] * mine[i]
-        if known and length > np.float32(1e-12):
-            scale = np.float32(1) / np.sqrt(length)
+        if total > 0:
+            scale = np.float32(1) / total
             for i in range(len(mine)):
-                mine[i] *= scale
-        else:  # what adds up to nothing points nowhere
-            mine[:] = 0
+                mine[i] = mine[i] * scale - typical[i]
 
 
 @njit(cache=True, fastmath={"reassoc", "contract"})

@@ -16,7 +16,7 @@ from pipeline.types import F32
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Cosines of content vectors: with the owner's profile, x min(1, history/3), and with their last item.
+    """Products of content vectors: with the owner's profile, x min(1, history/3), and with their last item.
 
     A profile of one or two items says little more than its items do.
     """

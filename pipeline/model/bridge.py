@@ -1,4 +1,4 @@
-"""The bridge from content to embedding space: what an item that nobody has taken yet would be to the sequence model.
+"""The bridge from content to embedding space: where the vector of an item that nobody has taken yet should begin.
 
     [e_out, b] = M' [x, 1]        x the content vector (d,), M (d+1, k+1)
 
@@ -43,13 +43,6 @@ class Bridge:
         """(n, k+1) predicted e_out and b of items by their content vectors (n, d)."""
         predicted: F32 = content @ self._map[:-1] + self._map[-1]
         return predicted
-
-    def directions(self, h: F32) -> F32:
-        """(q, d+1) what a user of embedding h (q, k) wants of content: the predicted logit is directions . [x, 1]."""
-        wide = np.ones((len(h), h.shape[1] + 1), np.float32)
-        wide[:, :-1] = h
-        wanted: F32 = wide @ self._map.T
-        return wanted
 
     def export_parameters(self) -> dict[str, NDArray[Any]]:
         """A copy of the map."""

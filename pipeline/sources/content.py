@@ -25,7 +25,7 @@ class Content:
     name: str = "content"
     young: float = 5.0
     pool: int = 4096
-    least: float = 0.0  # cosine from which on an item is near at all
+    least: float = 0.0  # nearness above which an item is near at all: 0 = as near as to anyone
     limit: int = LIMIT
 
     def __call__(self, queries: Queries, catalog: Catalog, model: Model) -> Proposals:
@@ -37,11 +37,11 @@ class Content:
         return Proposals(found.start, rows[found.rows])
 
     def _pool(self, catalog: Catalog, model: Model) -> tuple[Rows, F32]:
-        """(p,) ascending rows, newest by publishing or first sight; (p, d) their content."""
+        """(p,) rows, ascending: the newest by publishing, else first event, else as they were met; (p, d) content."""
         n = len(catalog)
         rows: Rows = np.flatnonzero(catalog.described[:n] & catalog.present() & (model.trends.count[:n] < self.young))
         if len(rows) > self.pool:
             published, seen = catalog.published_at[rows], model.trends.first_seen[rows]
             born = np.where(published > 0, published, seen)
-            rows = np.sort(rows[np.argsort(-born, kind="stable")[: self.pool]])
+            rows = np.sort(rows[np.argsort(born, kind="stable")[-self.pool :]])
         return rows, catalog.content[rows]

@@ -72,6 +72,21 @@ def test_a_content_vector_lies_in_a_column_while_it_holds() -> None:
         assert (c.described[row], c.content[row].tolist()) == (False, [0, 0, 0])
 
 
+def test_what_is_typical_is_the_mean_of_the_content_there_is() -> None:
+    c, rng = Catalog(ItemRows(16), dimension=3), np.random.default_rng(1)
+    assert c.typical.tolist() == [0, 0, 0]
+    for at in range(60):
+        name = f"i{rng.integers(8)}"
+        vector = rng.standard_normal(3).astype(np.float32) if rng.random() < 0.6 else np.empty(0, np.float32)
+        c.put(entry(name, at, content=vector))
+        if rng.random() < 0.2:
+            c.remove(hash_id(name), NOW)
+        if rng.random() < 0.1:
+            c.drop(hash_id(name))
+        there = c.content[: len(c)][c.described[: len(c)]]
+        np.testing.assert_allclose(c.typical, there.mean(axis=0) if len(there) else np.zeros(3), atol=1e-6)
+
+
 def test_a_lower_offset_is_ignored() -> None:
     c = catalog()
     row = c.put(entry("a", 7))

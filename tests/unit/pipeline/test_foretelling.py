@@ -1,18 +1,15 @@
-"""New items begin where their content says, once the bridge is built; and the feature that serves them before."""
+"""New items begin where their content says, once the bridge is built."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from pipeline.candidates import Candidates, Trail
 from pipeline.catalog import Catalog
-from pipeline.features.foretold import Foretold
 from pipeline.learning import Learner
 from pipeline.model import Model
-from pipeline.model.bridge import SETTLED
 from pipeline.model.rows import ItemRows
 from pipeline.types import CONTENT, F32
-from tests.retrieving import User, entry, queries
+from tests.retrieving import entry
 from tests.unit.pipeline.test_learning import K, deeds, lessons, parameters, part, published, same
 
 _DEEDS = deeds(4, 4000, items=100, users=40)
@@ -65,24 +62,3 @@ def test_slices_make_the_same_model_also_where_content_is_known() -> None:
         got = published(sliced.sweep())
         assert got.keys() == want.keys()
         assert all(same(got[key], want[key]) for key in want)
-
-
-def test_the_feature_serves_items_until_they_have_vectors_of_their_own() -> None:
-    learner = school()
-    learner.learn(lessons(_DEEDS))
-    model, catalog = learner.model, learner._catalog
-    rows = model.rows.find(np.array([entry(item).hash for item in ("i1001", "i1002", "i1", "i1003")], np.uint64))
-    users = [User(["i1", "i2"]), User([])]
-    asked = queries(model, users)
-    none = Trail((), (), (), np.zeros(2, np.int64), np.zeros(2, np.int64))
-    candidates = Candidates(np.tile(rows, 2), np.repeat([0, 1], 4), np.zeros(8, np.float32), none)
-    out = np.full((1, 8), np.nan, np.float32)
-    Foretold()(asked, catalog, model, candidates, out)
-    vectors = [model.bridge.vectors(content_of(item)[None])[0] for item in ("i1001", "i1003")]
-    for query in (0, 1):
-        first, second = (asked.h[query] @ vector[:-1] + vector[-1] for vector in vectors)
-        np.testing.assert_allclose(out[0, 4 * query :][:4], [first, 0, 0, second], rtol=1e-3, atol=1e-4)
-    assert out[0, 0] != 0
-    fresh = school()
-    Foretold()(queries(fresh.model, users), fresh._catalog, fresh.model, candidates, out)
-    assert not out.any(), f"nothing is foretold before {SETTLED} items were met"
