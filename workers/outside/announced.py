@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.blob import BlobError, decode
 from workers.replica import LogReader, Span
@@ -48,11 +48,12 @@ async def announcements(
     """Read a partition of `states`; with `cut` also the states to begin a replay with."""
     found = Announcements(first=cut.at if cut else 0)
     async for records in reader.read(settings.topic("states"), partition, *span):
-        _take(found, records, cut)
+        take(found, records, cut)
     return found
 
 
-def _take(found: Announcements, records: Sequence[Any], cut: Cut | None) -> None:
+def take(found: Announcements, records: Sequence[Record], cut: Cut | None) -> None:
+    """Take records of `states` in; what cannot be read is listed."""
     read = []
     for record in records:
         try:
