@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.candidates import Candidates, ranks, starts
 from pipeline.catalog import Catalog
 from pipeline.model import Model
+from pipeline.model.sequence import HEADS, part
 from pipeline.queries import Queries, attention
 from pipeline.ranking import Ranker
 from pipeline.types import F32, F64, I64, Mask, Owner, Rows
@@ -65,7 +66,8 @@ def because(queries: Queries, model: Model, shown: Candidates, parts: Mapping[st
     """
     ring, rows, owner = np.ascontiguousarray(queries.ring_rows[:, :DEPTH]), shown.rows, shown.owner  # (q, D)
     sequence = model.sequence
-    voice = _affinity(ring, attention(queries, model), sequence.e_in, sequence.e_out[rows], owner)  # (c, D)
+    vectors = sequence.e_in, sequence.out, sequence.e_out[rows]
+    voice = _affinity(ring, attention(queries, model), vectors, owner)  # (c, D)
     nothing = np.zeros(len(rows), np.float32)
     _weigh(voice, parts.get("sequence", nothing))
     terms = model.covisitation.terms(ring, model.trends.count, owner, rows)
@@ -103,18 +105,21 @@ def _transposed(dropped: Sequence[tuple[str, I64]], q: int) -> tuple[tuple[str, 
 
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
-def _affinity(ring: Rows, attention: F32, e_in: F32, e_out: F32, owner: Owner) -> F32:
-    """(c, D) w_d e_in[i_d] . e_out[j], at least 0; `attention` (q, L), `e_out` (c, k) of the candidates."""
-    out = np.zeros((len(owner), ring.shape[1]), np.float32)
+def _affinity(ring: Rows, shares: F32, vectors: tuple[F32, F32, F32], owner: Owner) -> F32:
+    """(c, D) what each place of the owner's ring adds to h0 . e_out[j], at least 0; shares (q, HEADS, L)."""
+    e_in, out, e_out = vectors  # of all rows, of all rows, (c, k) of the candidates
+    affinity = np.zeros((len(owner), ring.shape[1]), np.float32)
+    k = e_out.shape[1]
     for at in range(len(owner)):
         for d in range(ring.shape[1]):
-            row = ring[owner[at], d]
-            if row >= 0:
-                a, b, total = e_in[row], e_out[at], np.float32(0)
-                for i in range(len(a)):
-                    total += a[i] * b[i]
-                out[at, d] = max(total * attention[owner[at], d], np.float32(0))
-    return out
+            row, total = ring[owner[at], d], np.float32(0)
+            for head in range(HEADS):
+                share = shares[owner[at], head, d]
+                if share > 0:
+                    for i in range(*part(head, k)):
+                        total += share * (e_in[row, i] + out[row, i]) * e_out[at, i]
+            affinity[at, d] = max(total, np.float32(0))
+    return affinity
 
 
 @njit(cache=True)

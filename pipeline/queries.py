@@ -132,8 +132,8 @@ def logits(queries: Queries, model: Model) -> F32:
 
 
 def attention(queries: Queries, model: Model) -> F32:
-    """(q, L) how much each place of a ring counts in the sequence model, once a chunk."""
-    return queries.once("attention", lambda: attend(queries.ring, queries.now, model))
+    """(q, HEADS, L) what share each place of a ring has in the embedding, once a chunk."""
+    return queries.once("attention", lambda: attend(queries.ring_rows, queries.ring.times, queries.now, model))
 
 
 def evidence(queries: Queries, model: Model) -> Evidence:

@@ -571,30 +571,37 @@ GAPS_S = (1, 10, 60, 300, 1800, 10_800, 86_400, 604_800, 2_592_000)
 
 
 class Attention(NamedTuple):
-    """Its logarithm by position, newest first, and by time gap; float32."""
+    """Its logarithm by position, newest first, and by time gap, for each half of the dimensions; float32."""
 
-    alpha: NDArray[np.float32]
-    beta: NDArray[np.float32]
+    alpha: NDArray[np.float32]  # (2, RING)
+    beta: NDArray[np.float32]  # (2, gaps)
 
 
-UNTAUGHT = Attention((np.arange(RING) * math.log(0.9)).astype(np.float32), np.zeros(len(GAPS_S) + 1, np.float32))
+UNTAUGHT = Attention(
+    np.array([[1, *(d * math.log(decay) for d in range(1, RING))] for decay in (0.7, 0.97)], np.float32),
+    np.zeros((2, len(GAPS_S) + 1), np.float32),
+)
 
 
 def embedding(
     user: User, vectors: Mapping[int, ArrayLike], k: int, attention: Attention = UNTAUGHT
 ) -> NDArray[np.float32]:
-    """The weighted sum of the ring's item-in vectors as of the user's last event, newest to oldest, bit for bit.
+    """The weighted sum of the ring's item vectors (e_in + e_out) as of the user's last event, bit for bit.
 
-    w_d = float32(exp(alpha_d + beta[gap])), gap = how many of the edges GAPS_S are not above the seconds from the item
-    to the last event; h_j += w_d e_j in float32, in the ring's order, unknown items left out (they keep their d); s =
-    float32(1 / sqrt(sum of w_d in float64)); h_j *= s. Zeros when no item is known.
+    For the first k // 2 dimensions and for the others: w_d = float32(exp(alpha_d + beta[gap])), gap = how many of the
+    edges GAPS_S are not above the seconds from the item to the last event; h_j += w_d x_j in float32, from the newest
+    item to the oldest, unknown items left out (they keep their d); s = float32(1 / sqrt(sum of w_d in float64));
+    h_j *= s. Zeros when no item is known.
     """
     h = np.zeros(k, np.float32)
-    total = 0.0
-    for d, (item, taken, _) in enumerate(user.ring):
-        if item in vectors:
-            gap = sum(user.last_time // 1000 - taken >= edge for edge in GAPS_S)
-            w = np.float32(math.exp(float(attention.alpha[d]) + float(attention.beta[gap])))
-            h = h + w * np.asarray(vectors[item], np.float32)
-            total += float(w)
-    return h * np.float32(1 / math.sqrt(total)) if total else h
+    for half, alpha, beta in zip((slice(0, k // 2), slice(k // 2, k)), *attention, strict=True):
+        total = 0.0
+        for d, (item, taken, _) in enumerate(user.ring):
+            if item in vectors:
+                gap = sum(user.last_time // 1000 - taken >= edge for edge in GAPS_S)
+                w = np.float32(math.exp(float(alpha[d]) + float(beta[gap])))
+                h[half] += w * np.asarray(vectors[item], np.float32)[half]
+                total += float(w)
+        if total:
+            h[half] *= np.float32(1 / math.sqrt(total))
+    return h

@@ -27,12 +27,12 @@ def draw(seed: int, at: int) -> int:
 
 
 def normals(seed: int, k: int) -> F64:
-    """N(0, .1) by Box and Muller."""
+    """N(0, .12) by Box and Muller."""
     out = np.empty(k)
     for at in range(k):
         bits = draw(seed, at)
         radius, angle = ((bits >> 32) + 1) / 2**32, (bits & 0xFFFFFFFF) / 2**32
-        out[at] = 0.1 * math.sqrt(-2 * math.log(radius)) * math.cos(2 * math.pi * angle)
+        out[at] = 0.12 * math.sqrt(-2 * math.log(radius)) * math.cos(2 * math.pi * angle)
     return out
 
 
@@ -56,18 +56,47 @@ def gap(now: int, then: int) -> int:
     return sum(now // 1000 - then >= edge for edge in EDGES)
 
 
+Ring = list[tuple[int, int, int]]  # d, item, gap bucket
+
+
+@dataclass
+class Head:
+    """The attention of a part of the dimensions."""
+
+    dimensions: slice
+    alpha: F64
+    beta: F64 = field(default_factory=lambda: np.zeros(10))
+    alpha_power: F64 = field(default_factory=lambda: np.full(L, 0.01))
+    beta_power: F64 = field(default_factory=lambda: np.full(10, 0.01))
+
+    def weights(self, ring: Ring) -> F64:
+        """s w_d."""
+        w = np.array([math.exp(self.alpha[d] + self.beta[gap]) for d, _, gap in ring])
+        return w / math.sqrt(w.sum()) if ring else w
+
+    def attend(self, ring: Ring, g: F64) -> None:
+        """Gradients g, one a ring entry."""
+        by_gap = dict.fromkeys((bucket for _, _, bucket in ring), 0.0)
+        for (d, _, bucket), pull in zip(ring, g, strict=True):
+            by_gap[bucket] += pull
+            step(self.alpha, self.alpha_power, d, pull)
+        for bucket, pull in by_gap.items():
+            step(self.beta, self.beta_power, bucket, pull)
+
+
 @dataclass
 class SequenceTwin:
     """Items by hash, in the order of becoming known. float64."""
 
     k: int
     items: dict[int, Vectors] = field(default_factory=dict)
-    alpha: F64 = field(default_factory=lambda: np.arange(L) * np.float64(math.log(0.9)))
-    beta: F64 = field(default_factory=lambda: np.zeros(10))
-    alpha_power: F64 = field(default_factory=lambda: np.full(L, 0.01))
-    beta_power: F64 = field(default_factory=lambda: np.full(10, 0.01))
     context: dict[str, F64] = field(default_factory=dict)  # "gap 3" or "history 2"
     context_power: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        half = self.k // 2
+        first, second = (np.array([1.0, *np.arange(1, L) * math.log(decay)]) for decay in (0.7, 0.97))
+        self.heads = Head(slice(0, half), first), Head(slice(half, self.k), second)
 
     def contexts(self, now: int, taken: Sequence[int], before: int) -> list[str]:
         """Which context vectors speak."""
@@ -87,13 +116,13 @@ class SequenceTwin:
         ring = [(d, item, gap(now, t)) for d, (item, t) in enumerate(zip(history, taken, strict=True))]
         ring = [(d, item, g) for d, item, g in ring if item in self.items]
         negatives = self.negatives(target, seed, n, consumed)
-        fresh = Vectors(normals(target, self.k), normals(mix(target), self.k))
-        mine = self.items.get(target, fresh)
+        mine = self.items.get(target, Vectors(np.zeros(self.k), normals(mix(target), self.k)))
         chosen = [mine] + [self.items[item] for item in negatives]
-        w = np.array([math.exp(self.alpha[d] + self.beta[g]) for d, _, g in ring])
-        e = np.array([self.items[item].e_in for _, item, _ in ring]).reshape(-1, self.k)
-        s = w.sum() ** -0.5 if ring else 0.0
-        h0 = s * w @ e
+        shares = np.zeros((len(ring), self.k))  # s w_d of the dimension's head
+        for head in self.heads:
+            shares[:, head.dimensions] = head.weights(ring)[:, None]
+        x = np.array([self.items[item].e_in + self.items[item].e_out for _, item, _ in ring]).reshape(-1, self.k)
+        h0 = (shares * x).sum(axis=0)
         speak = self.contexts(now, taken, before)
         h = h0 + sum((self.context.get(name, np.zeros(self.k)) for name in speak), np.zeros(self.k))
         z = np.array([h @ item.e_out + item.bias for item in chosen])
@@ -105,31 +134,32 @@ class SequenceTwin:
             item.e_out = item.e_out + 0.1 / math.sqrt(item.g_out) * pull * h
             item.g_bias += pull**2
             item.bias += 0.1 / math.sqrt(item.g_bias) * pull
-        self.attend(ring, s * w * (e @ gh) - 0.5 * s**2 * w * (h0 @ gh))
-        for (_, taken_item, _), share in zip(ring, s * w, strict=True):
-            item = self.items[taken_item]
-            item.g_in += share**2 * (gh @ gh) / self.k
-            item.e_in = item.e_in + 0.1 / math.sqrt(item.g_in) * share * gh
-        for name in speak:
-            self.context_power[name] = self.context_power.get(name, 1e-6) + gh @ gh / self.k
-            step = 0.05 / math.sqrt(self.context_power[name]) * gh
-            self.context[name] = self.context.get(name, np.zeros(self.k)) + step
+        self.attend(ring, x, h0, gh)
+        for (_, name, _), share in zip(ring, shares, strict=True):
+            item, pulled = self.items[name], share * gh
+            item.g_in += pulled @ pulled / self.k
+            item.g_out += pulled @ pulled / self.k
+            item.e_in = item.e_in + 0.05 / math.sqrt(item.g_in) * pulled
+            item.e_out = item.e_out + 0.1 / math.sqrt(item.g_out) * pulled
+        for spoken in speak:
+            self.context_power[spoken] = self.context_power.get(spoken, 1e-6) + gh @ gh / self.k
+            nudge = 0.05 / math.sqrt(self.context_power[spoken]) * gh
+            self.context[spoken] = self.context.get(spoken, np.zeros(self.k)) + nudge
         self.items.setdefault(target, mine)
 
-    def attend(self, ring: Sequence[tuple[int, int, int]], g: F64) -> None:
-        """Gradients g, one a ring entry (d, item, gap)."""
-        by_gap = dict.fromkeys((bucket for _, _, bucket in ring), 0.0)
-        for (d, _, bucket), pull in zip(ring, g, strict=True):
-            by_gap[bucket] += pull
-            step(self.alpha, self.alpha_power, d, pull)
-        for bucket, pull in by_gap.items():
-            step(self.beta, self.beta_power, bucket, pull)
+    def attend(self, ring: Ring, x: F64, h0: F64, gh: F64) -> None:
+        """dh0/dalpha_d = s w_d x_d - s^2 w_d h0 / 2, in each head's dimensions."""
+        for head in self.heads:
+            part = head.dimensions
+            w = np.array([math.exp(head.alpha[d] + head.beta[g]) for d, _, g in ring])
+            s = w.sum() ** -0.5 if ring else 0.0
+            head.attend(ring, s * w * (x[:, part] @ gh[part]) - 0.5 * s**2 * w * (h0[part] @ gh[part]))
 
 
 def step(values: F64, powers: F64, at: int, g: float) -> None:
     """Adagrad for one number of the attention."""
     powers[at] += g**2
-    values[at] = np.clip(values[at] + 0.03 * g / math.sqrt(powers[at]), -10, 10)
+    values[at] = np.clip(values[at] + 0.03 * g / math.sqrt(powers[at]), -12, 12)
 
 
 A, B, F, F1 = range(4)

@@ -1,9 +1,14 @@
-"""The sequence model: two vectors and a bias an item, learned online by a sampled softmax (an item-to-item Word2Vec).
+"""The sequence model: a vector and a bias an item, learned online by a sampled softmax over what comes next.
 
-    h0 = s sum_d w_d e_in[i_d],  s = (sum w_d)^-1/2                         history i_1 (newest) .. i_L, taken at t_d
-    w_d = exp(alpha_d + beta[gap(now - t_d)])                              attention over position and time gap
-    h = h0 + c_gap[gap(now - t_1)] + c_hist[floor(log2(1 + events before))]         context vectors
+    x_i = e_out[i] + e_in[i]                                         what an item says as history
+    h0 = s sum_d w_d x[i_d],  s = (sum_d w_d)^-1/2                   history i_1 (newest) .. i_L, taken at t_d
+    w_d = exp(alpha_d + beta[gap(now - t_d)])                        attention over position and time gap
+    h = h0 + c_gap[gap(now - t_1)] + c_hist[floor(log2(1 + events before))]          context vectors
     z_j = h . e_out[j] + b_j,   p = softmax(z) over the target and the negatives
+
+An item's vector is the same on both sides but for e_in, which begins at 0 and learns half as fast: what is learned of
+an item as a target holds for it as history, at once. Each of the HEADS parts of the dimensions has an attention of its
+own (as in Vaswani et al. 2017), alpha, beta and s: one part lives in the moment, the other remembers.
 
 All but the gaps' edges is learned. Row-wise Adagrad (Duchi et al. 2011) with one accumulator a vector. Uniform
 negatives: popularity-sampled ones would destroy the popularity signal.
@@ -28,20 +33,24 @@ GAPS_S = (1, 10, 60, 300, 1800, 3 * 3600, 86_400, 7 * 86_400, 30 * 86_400)  # ed
 GAPS = len(GAPS_S) + 1
 HISTORIES = 6  # 0, 1-2, 3-6, 7-14, 15-30, 31 and more events before
 
-DECAY = 0.9  # of the attention before it has learned, a step back in the history
+HEADS = 2
+DECAYS = (0.7, 0.97)  # of each head's attention before it has learned, a step back in the history
+NEWEST = 1.0  # alpha of the newest item before it has learned: it counts e times what the decay says
 RATE = np.float32(0.1)  # eta
+DEVIATION_RATE = np.float32(0.05)  # of e_in
 CONTEXT_RATE = np.float32(0.05)
 ATTENTION_RATE = np.float32(0.03)
 START = np.float32(1e-6)  # of the vectors' accumulators (G0)
 ATTENTION_START = np.float32(0.01)  # of the attention's
-STEEPEST = np.float32(10)  # alpha and beta stay within +-10: no weight overflows, none is 0
-SPREAD = 0.1  # standard deviation of a fresh vector
+STEEPEST = np.float32(12)  # alpha and beta stay within +-12: no weight overflows, none is 0
+SPREAD = 0.12  # standard deviation of a fresh vector
 LIMIT = np.float32(1e9)  # a component beyond it is broken: dot products must stay finite
 
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio
 
-# NaN and infinity must survive: the guard looks for them.
-_FAST = {"reassoc", "contract", "arcp", "nsz"}
+# NaN and infinity must survive: the guard looks for them. Sums run into a local variable, in loops that store nothing:
+# others may be added up in another order where their arrays lie otherwise in memory, and bits must not depend on that.
+_FAST = {"reassoc", "contract", "nsz"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +70,32 @@ class Steps:
     consumed: U32  # truncated hashes
 
 
+def fresh_alpha() -> F32:
+    """(HEADS, L) a steep and a slow decay."""
+    alpha = np.log(DECAYS)[:, None] * np.arange(RING)
+    alpha[:, 0] = NEWEST
+    return alpha.astype(np.float32)
+
+
 class Tuned(NamedTuple):
     """What is learned beside the rows: attention and context, with an Adagrad accumulator a number or vector."""
 
-    alpha: F32  # (L,)
-    beta: F32  # (GAPS,)
+    alpha: F32  # (HEADS, L)
+    beta: F32  # (HEADS, GAPS)
     context: F32  # (GAPS + HISTORIES, k)
-    alpha_power: F32  # (L,)
-    beta_power: F32  # (GAPS,)
+    alpha_power: F32  # (HEADS, L)
+    beta_power: F32  # (HEADS, GAPS)
     context_power: F32  # (GAPS + HISTORIES,)
 
     @staticmethod
     def fresh(dimension: int) -> Tuned:
         """Nothing learned yet."""
         return Tuned(
-            alpha=(np.arange(RING) * math.log(DECAY)).astype(np.float32),
-            beta=np.zeros(GAPS, np.float32),
+            alpha=fresh_alpha(),
+            beta=np.zeros((HEADS, GAPS), np.float32),
             context=np.zeros((GAPS + HISTORIES, dimension), np.float32),
-            alpha_power=np.full(RING, ATTENTION_START, np.float32),
-            beta_power=np.full(GAPS, ATTENTION_START, np.float32),
+            alpha_power=np.full((HEADS, RING), ATTENTION_START, np.float32),
+            beta_power=np.full((HEADS, GAPS), ATTENTION_START, np.float32),
             context_power=np.full(GAPS + HISTORIES, START, np.float32),
         )
 
@@ -102,7 +118,7 @@ class Sequence:
 
     @property
     def e_in(self) -> F32:
-        """(capacity, k) contiguous."""
+        """(capacity, k) how an item's vector as history differs from e_out."""
         return self._e_in.data
 
     @property
@@ -111,16 +127,21 @@ class Sequence:
         return self._out.data[:, : self.dimension]
 
     @property
+    def out(self) -> F32:
+        """(capacity, more than k) contiguous: e_out, bias and what else lies there; for kernels."""
+        return self._out.data
+
+    @property
     def bias(self) -> F32:
         """(capacity,), a strided view."""
         return self._out.data[:, self.dimension]
 
     @property
     def attention(self) -> F32:
-        """(L, GAPS) the weight of a ring's d-th item by the gap since it was taken."""
+        """(HEADS, L, GAPS) the weight of a ring's d-th item by the gap since it was taken."""
         if self._attention is None:
             alpha, beta = self._tuned.alpha.astype(np.float64), self._tuned.beta.astype(np.float64)
-            self._attention = np.exp(alpha[:, None] + beta).astype(np.float32)
+            self._attention = np.exp(alpha[:, :, None] + beta[:, None, :]).astype(np.float32)
         return self._attention
 
     @property
@@ -254,7 +275,7 @@ def _normals(seed: np.uint64, out: F32) -> None:
 def _begin(rows: Rows, hashes: U64, k: int, e_in: F32, g_in: F32, out: F32) -> None:
     """Fresh vectors, seeded by the item alone: the same item starts the same in every process."""
     for row in rows:
-        _normals(hashes[row], e_in[row])
+        e_in[row] = 0
         _normals(mix(hashes[row]), out[row, :k])
         out[row, k] = 0
         out[row, k + 1 :] = START
@@ -305,22 +326,24 @@ def _learn(
     chosen = np.empty(negatives + 1, np.int64)
     pull = np.empty(negatives + 1, np.float32)  # z, then c = (1 at the target) - p, times the weight
     h0, h, gh = np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k, np.float32)
-    gaps, shares = np.empty(rings.shape[1], np.int64), np.empty(rings.shape[1], np.float32)
+    gaps, shares = np.empty(rings.shape[1], np.int64), np.empty((HEADS, rings.shape[1]), np.float32)
+    scales, own = np.empty(HEADS, np.float32), np.empty((HEADS, rings.shape[1]), np.float32)
     marked, reset = -1, 0
     for at in range(len(targets)):
         if owner[at] != marked:
             marked = owner[at]
             _mark(consumed[consumed_start[marked] : consumed_start[marked + 1]], taken, stamps, marked)
         _attend(rings[at], ring_times[at], times[at], tuned, gaps, shares)
-        scale = _compose(rings[at], e_in, shares, h0)
+        _compose(rings[at], e_in, out, shares, scales, h0)
         h[:] = h0
         add_context(tuned.context, times[at], ring_times[at, 0], ring_length[at], before[at], h)
         chosen[0] = targets[at]
         n = _choose(seeds[at], pool, n_known, hashes, taken, stamps, marked, chosen)
         if _pull(chosen, n, h, out, k, weights[at], pull) and _gradient(chosen, n, pull, out, gh):
+            _own(rings[at], gh, e_in, out, own)
             _step_out(chosen, n, pull, h, out, k, moved)
-            _step_attention(rings[at], gaps, shares, scale, gh, h0, e_in, tuned)
-            _step_in(rings[at], shares, gh, e_in, g_in, moved)
+            _step_attention(rings[at], gaps, shares, scales, gh, h0, own, tuned)
+            _step_history(rings[at], shares, gh, e_in, g_in, out, moved)
             if ring_length[at] > 0:
                 _step_context(gap_bucket(times[at], ring_times[at, 0]), gh, tuned)
             _step_context(GAPS + history_bucket(before[at]), gh, tuned)
@@ -355,34 +378,40 @@ def _has(item: np.uint32, taken: U32, stamps: I64, stamp: int) -> bool:
     return False
 
 
+@njit(cache=True)
+def part(head: int, k: int) -> tuple[np.uintp, np.uintp]:
+    """A head's dimensions, from and to. Unsigned: an index that cannot be below 0 makes a loop five times as fast."""
+    return np.uintp(head * k // HEADS), np.uintp((head + 1) * k // HEADS)
+
+
 @njit(cache=True, fastmath=_FAST)
 def _attend(ring: Rows, ring_times: U32, now: int, tuned: Tuned, gaps: I64, shares: F32) -> None:
-    """Gap buckets and weights w_d of a ring's known items; 0 for the others."""
+    """Gap buckets and weights w_d of a ring's known items; weights of 0 for the others."""
     for d in range(len(ring)):
-        shares[d] = 0
-        if ring[d] >= 0:
-            gaps[d] = gap_bucket(now, ring_times[d])
-            shares[d] = np.exp(tuned.alpha[d] + tuned.beta[gaps[d]])
+        gaps[d] = gap_bucket(now, ring_times[d])
+        for head in range(HEADS):
+            known = ring[d] >= 0
+            shares[head, d] = np.exp(tuned.alpha[head, d] + tuned.beta[head, gaps[d]]) if known else np.float32(0)
 
 
 @njit(cache=True, fastmath=_FAST)
-def _compose(ring: Rows, e_in: F32, shares: F32, h0: F32) -> np.float32:
-    """h0 of a history, 0 for an empty one; makes of each w_d s w_d. Returns s."""
+def _compose(ring: Rows, e_in: F32, out: F32, shares: F32, scales: F32, h0: F32) -> None:
+    """h0 of a history, 0 for an empty one, and each s; makes s w_d of each w_d."""
     h0[:] = 0
-    total = np.float32(0)
-    for d in range(len(ring)):
-        total += shares[d]
-    if total == 0:
-        return np.float32(0)
-    scale: np.float32 = np.float32(1) / np.sqrt(total)
+    for head in range(HEADS):
+        total = np.float32(0)
+        for d in range(len(ring)):
+            total += shares[head, d]
+        scales[head] = np.float32(1) / np.sqrt(total) if total > 0 else np.float32(0)
+        for d in range(len(ring)):
+            shares[head, d] *= scales[head]
     for d in range(len(ring)):
         row = ring[d]
         if row >= 0:
-            shares[d] *= scale
-            share = shares[d]
-            for i in range(len(h0)):
-                h0[i] += share * e_in[row, i]
-    return scale
+            for head in range(HEADS):
+                share = shares[head, d]
+                for i in range(*part(head, len(h0))):
+                    h0[i] += share * (e_in[row, i] + out[row, i])
 
 
 @njit(cache=True)
@@ -416,11 +445,13 @@ def _pull(chosen: I64, n: int, h: F32, out: F32, k: int, weight: np.float32, pul
     total = np.float32(0)
     for j in range(n):
         pull[j] = np.exp(pull[j] - peak)
+    for j in range(n):
         total += pull[j]
     if not total <= len(chosen):  # a comparison: fast math folds isfinite away
         return False
+    share = -weight / total
     for j in range(n):
-        pull[j] *= -weight / total
+        pull[j] *= share
     pull[0] += weight
     return True
 
@@ -460,46 +491,70 @@ def _step_out(chosen: I64, n: int, pull: F32, h: F32, out: F32, k: int, moved: F
 
 
 @njit(cache=True, fastmath=_FAST)
-def _step_attention(
-    ring: Rows, gaps: I64, shares: F32, scale: np.float32, gh: F32, h0: F32, e_in: F32, tuned: Tuned
-) -> None:
-    """g_d = s w_d (gh . e_in[i_d]) - s^2 w_d (gh . h0) / 2, for alpha_d and for beta of its gap."""
-    whole = np.float32(0)
-    for i in range(len(gh)):
-        whole += gh[i] * h0[i]
-    by_gap = np.zeros(len(tuned.beta), np.float32)
+def _own(ring: Rows, gh: F32, e_in: F32, out: F32, own: F32) -> None:
+    """gh . x[i_d], a head each, before anything is written."""
     for d in range(len(ring)):
         row = ring[d]
         if row >= 0:
-            own = np.float32(0)
-            for i in range(len(gh)):
-                own += gh[i] * e_in[row, i]
-            g = shares[d] * (own - np.float32(0.5) * scale * whole)
-            by_gap[gaps[d]] += g
-            _step_number(tuned.alpha, tuned.alpha_power, d, g)
-    for gap in range(len(by_gap)):
-        if by_gap[gap] != 0:
-            _step_number(tuned.beta, tuned.beta_power, gap, by_gap[gap])
+            for head in range(HEADS):
+                total = np.float32(0)
+                for i in range(*part(head, len(gh))):
+                    total += gh[i] * (e_in[row, i] + out[row, i])
+                own[head, d] = total
 
 
 @njit(cache=True, fastmath=_FAST)
-def _step_number(values: F32, powers: F32, at: int, g: np.float32) -> None:
-    powers[at] += g * g
-    values[at] = min(max(values[at] + ATTENTION_RATE * g / np.sqrt(powers[at]), -STEEPEST), STEEPEST)
+def _step_attention(ring: Rows, gaps: I64, shares: F32, scales: F32, gh: F32, h0: F32, own: F32, tuned: Tuned) -> None:
+    """g_d = s w_d (gh . x[i_d]) - s^2 w_d (gh . h0) / 2, for alpha_d and for beta of its gap, a head each."""
+    alpha, beta, _, alpha_power, beta_power, _ = tuned
+    by_gap = np.empty(GAPS, np.float32)
+    for head in range(HEADS):
+        whole = np.float32(0)
+        for i in range(*part(head, len(gh))):
+            whole += gh[i] * h0[i]
+        by_gap[:] = 0
+        for d in range(len(ring)):
+            if ring[d] >= 0:
+                g = shares[head, d] * (own[head, d] - np.float32(0.5) * scales[head] * whole)
+                by_gap[gaps[d]] += g
+                _step_number(alpha, alpha_power, head, d, g)
+        for gap in range(GAPS):
+            if by_gap[gap] != 0:
+                _step_number(beta, beta_power, head, gap, by_gap[gap])
 
 
 @njit(cache=True, fastmath=_FAST)
-def _step_in(ring: Rows, shares: F32, gh: F32, e_in: F32, g_in: F32, moved: F32) -> None:
-    power = _power(gh)
+def _step_number(values: F32, powers: F32, head: int, at: int, g: np.float32) -> None:
+    powers[head, at] += g * g
+    stepped = values[head, at] + ATTENTION_RATE * g / np.sqrt(powers[head, at])
+    values[head, at] = min(max(stepped, -STEEPEST), STEEPEST)
+
+
+@njit(cache=True, fastmath=_FAST)
+def _step_history(ring: Rows, shares: F32, gh: F32, e_in: F32, g_in: F32, out: F32, moved: F32) -> None:
+    """The gradient by x[i_d] is s w_d gh, a head each; it moves e_out and, half as fast, e_in."""
+    k = len(gh)
+    powers = np.empty(HEADS, np.float32)
+    for head in range(HEADS):
+        power = np.float32(0)
+        for i in range(*part(head, k)):
+            power += gh[i] * gh[i]
+        powers[head] = power
     for d in range(len(ring)):
         row = ring[d]
         if row >= 0:
-            share = shares[d]
-            g_in[row] += share * share * power / np.float32(len(gh))
-            step = RATE / np.sqrt(g_in[row]) * share
-            for i in range(len(gh)):
-                e_in[row, i] += step * gh[i]
-            moved[row] += step * np.sqrt(power)
+            power = np.float32(0)
+            for head in range(HEADS):
+                power += shares[head, d] * shares[head, d] * powers[head]
+            g_in[row] += power / np.float32(k)
+            out[row, k + 1] += power / np.float32(k)
+            step, deviation = RATE / np.sqrt(out[row, k + 1]), DEVIATION_RATE / np.sqrt(g_in[row])
+            for head in range(HEADS):
+                by_in, by_out = deviation * shares[head, d], step * shares[head, d]
+                for i in range(*part(head, k)):
+                    e_in[row, i] += by_in * gh[i]
+                    out[row, i] += by_out * gh[i]
+            moved[row] += (step + deviation) * np.sqrt(power)
 
 
 @njit(cache=True, fastmath=_FAST)
@@ -527,19 +582,26 @@ def _mend(chosen: I64, ring: Rows, hashes: U64, k: int, e_in: F32, g_in: F32, ou
 def _tame(tuned: Tuned) -> int:
     """Begin anew what is broken of attention and context; returns how many numbers and vectors that were."""
     reset = 0
-    for d in range(len(tuned.alpha)):
-        if not abs(tuned.alpha[d]) <= STEEPEST or not ATTENTION_START <= tuned.alpha_power[d] <= LIMIT * LIMIT:
-            tuned.alpha[d], tuned.alpha_power[d] = d * math.log(DECAY), ATTENTION_START
-            reset += 1
-    for gap in range(len(tuned.beta)):
-        if not abs(tuned.beta[gap]) <= STEEPEST or not ATTENTION_START <= tuned.beta_power[gap] <= LIMIT * LIMIT:
-            tuned.beta[gap], tuned.beta_power[gap] = 0, ATTENTION_START
-            reset += 1
+    for head in range(HEADS):
+        for d in range(RING):
+            if _wild(tuned.alpha[head, d], tuned.alpha_power[head, d]):
+                alpha = d * math.log(DECAYS[head]) if d > 0 else NEWEST
+                tuned.alpha[head, d], tuned.alpha_power[head, d] = alpha, ATTENTION_START
+                reset += 1
+        for gap in range(GAPS):
+            if _wild(tuned.beta[head, gap], tuned.beta_power[head, gap]):
+                tuned.beta[head, gap], tuned.beta_power[head, gap] = 0, ATTENTION_START
+                reset += 1
     for row in range(len(tuned.context)):
         if _broken(tuned.context[row]) or not START <= tuned.context_power[row] <= LIMIT * LIMIT:
             tuned.context[row], tuned.context_power[row] = 0, START
             reset += 1
     return reset
+
+
+@njit(cache=True)
+def _wild(value: np.float32, power: np.float32) -> bool:
+    return not (abs(value) <= STEEPEST and ATTENTION_START <= power <= LIMIT * LIMIT)
 
 
 @njit(cache=True)

@@ -435,16 +435,16 @@ def test_embedding_by_hand() -> None:
     user = User(ring=[(1, 0, 3), (9, 0, 3), (2, 0, 3)])  # 9 is unknown; 2 keeps d = 3
     made = embedding(user, {1: [1.0, 0.0], 2: [0.0, 2.0]}, 2)
     assert made.dtype == np.float32
-    scale = 1 / np.sqrt(1 + 0.81)
-    assert made == pytest.approx([scale, 2 * 0.81 * scale], rel=1e-6)
+    assert made[0] == pytest.approx(math.e / np.sqrt(math.e + 0.7**2), rel=1e-6)
+    assert made[1] == pytest.approx(2 * 0.97**2 / np.sqrt(math.e + 0.97**2), rel=1e-6)
     assert not embedding(User(ring=[(9, 0, 3)]), {}, 2).any()
     assert not embedding(User(), {1: [1.0, 0.0]}, 2).any()
 
 
 @pytest.mark.parametrize(("seconds", "gap"), [(-5, 0), (0, 0), (1, 1), (59, 2), (60, 3), (86_400, 7), (10**8, 9)])
 def test_embedding_with_attention_by_hand(seconds: int, gap: int) -> None:
-    beta = np.zeros(10, np.float32)
-    beta[gap] = 2
-    attention = Attention(np.full(30, -1, np.float32), beta)
+    beta = np.zeros((2, 10), np.float32)
+    beta[:, gap] = 2, 4
+    attention = Attention(np.full((2, 30), -1, np.float32), beta)
     user = User(last_time=(10**9 + seconds) * 1000 + 999, ring=[(1, 10**9, 3)])
-    assert embedding(user, {1: [1.0, 3.0]}, 2, attention) == pytest.approx([math.exp(0.5), 3 * math.exp(0.5)], rel=1e-6)
+    assert embedding(user, {1: [1.0, 3.0]}, 2, attention) == pytest.approx([math.exp(0.5), 3 * math.exp(1.5)], rel=1e-6)

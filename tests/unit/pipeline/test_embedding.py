@@ -18,16 +18,17 @@ EDGES = (1, 10, 60, 300, 1800, 10_800, 86_400, 604_800, 2_592_000)  # seconds
 
 
 def model_of(vectors: dict[int, F32], k: int) -> Model:
-    """A model that knows these item-in vectors."""
+    """A model that knows these vectors of items."""
     model = Model(ItemRows(16), k)
-    for item, e_in in vectors.items():
-        model.put_vectors(record(item, e_in, k))
+    for item, x in vectors.items():
+        model.put_vectors(record(item, x, k))
     return model
 
 
-def record(item: int, e_in: F32, k: int) -> ItemVectors:
+def record(item: int, x: F32, k: int) -> ItemVectors:
+    """Of an item whose e_in + e_out is x."""
     return ItemVectors(
-        item_id=f"i-{item}", hash=item, e_in=e_in, e_out=np.full(k, 9, np.float32), bias=9.0,
+        item_id=f"i-{item}", hash=item, e_in=-x, e_out=2 * x, bias=9.0,
         accumulators=np.ones(3, np.float32), decayed=np.zeros(HALF_LIVES, np.float32), reference=0, count=0.0,
         entry=np.zeros(3, np.float32), first_seen=0, last_seen=0,
     )  # fmt: skip
@@ -49,14 +50,17 @@ def now(n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 def twin(ring: list[int], gaps: list[int], vectors: dict[int, F32], parameters: dict[str, F32], k: int) -> F32:
     """`gaps` in seconds."""
-    h, total = np.zeros(k, np.float32), 0.0
-    for d, (item, gap) in enumerate(zip(ring, gaps, strict=True)):
-        if item in vectors:
-            beta = parameters["beta"][np.searchsorted(EDGES, gap, "right")]
-            w = np.float32(math.exp(float(parameters["alpha"][d]) + float(beta)))
-            h += w * vectors[item]
-            total += float(w)
-    return h * np.float32(1 / math.sqrt(total)) if total else h
+    parts = []
+    for head, part in enumerate((slice(0, k // 2), slice(k // 2, k))):
+        h, total = np.zeros(k, np.float32)[part], 0.0
+        for d, (item, gap) in enumerate(zip(ring, gaps, strict=True)):
+            if item in vectors:
+                beta = parameters["beta"][head, np.searchsorted(EDGES, gap, "right")]
+                w = np.float32(math.exp(float(parameters["alpha"][head, d]) + float(beta)))
+                h += w * vectors[item][part]
+                total += float(w)
+        parts.append(h * np.float32(1 / math.sqrt(total)) if total else h)
+    return np.concatenate(parts)
 
 
 def learnt(model: Model, rng: np.random.Generator) -> dict[str, F32]:
@@ -66,6 +70,16 @@ def learnt(model: Model, rng: np.random.Generator) -> dict[str, F32]:
         arrays[name] = rng.normal(0, 1, arrays[name].shape).astype(np.float32)
     model.put_parameters(Parameters("sequence", arrays))
     return arrays
+
+
+def plain(vectors: dict[int, F32], k: int) -> Model:
+    """A model whose attention of the newest item is 1, so that it falls from there as .7^d and .97^d."""
+    model = model_of(vectors, k)
+    arrays = model.parameters("sequence").arrays
+    assert arrays["alpha"][:, 0].tolist() == [1, 1]
+    arrays["alpha"][:, 0] = 0
+    model.put_parameters(Parameters("sequence", arrays))
+    return model
 
 
 def random_vectors(rng: np.random.Generator, n: int, k: int) -> dict[int, F32]:
@@ -93,27 +107,27 @@ def test_it_is_its_twin_to_the_bit(k: int) -> None:
 
 def test_one_item_gives_its_own_vector() -> None:
     vectors = {5: np.array([1, -2, 3, 0.25], np.float32)}
-    assert compose(rings_of([5]), now(1), model_of(vectors, 4)).tolist() == [[1, -2, 3, 0.25]]
+    assert compose(rings_of([5]), now(1), plain(vectors, 4)).tolist() == [[1, -2, 3, 0.25]]
 
 
 def test_two_items_by_hand() -> None:
-    vectors = {5: np.array([1, 0, 0, 0], np.float32), 6: np.array([0, 1, 0, 0], np.float32)}
-    composed = compose(rings_of([5, 6]), now(1), model_of(vectors, 4))
-    assert composed[0] == pytest.approx([1 / 1.9**0.5, 0.9 / 1.9**0.5, 0, 0])
+    vectors = {5: np.array([1, 0, 0, 1], np.float32), 6: np.array([0, 1, 0, 2], np.float32)}
+    composed = compose(rings_of([5, 6]), now(1), plain(vectors, 4))
+    assert composed[0] == pytest.approx([1 / 1.7**0.5, 0.7 / 1.7**0.5, 0, 2.94 / 1.97**0.5])
 
 
 def test_a_repeated_item_counts_each_time() -> None:
-    vectors = {5: np.array([1, 0, 0, 0], np.float32)}
-    composed = compose(rings_of([5] * RING), now(1), model_of(vectors, 4))
-    assert composed[0, 0] == pytest.approx(sum(0.9**d for d in range(RING)) ** 0.5)
+    vectors = {5: np.array([1, 0, 0, 1], np.float32)}
+    composed = compose(rings_of([5] * RING), now(1), plain(vectors, 4))
+    assert composed[0, 0] == pytest.approx(sum(0.7**d for d in range(RING)) ** 0.5)
+    assert composed[0, 3] == pytest.approx(sum(0.97**d for d in range(RING)) ** 0.5)
 
 
 def test_unknown_items_leave_the_others_in_their_place() -> None:
     vectors = {5: np.array([1, 0, 0, 0], np.float32), 6: np.array([0, 1, 0, 0], np.float32)}
-    model = model_of(vectors, 4)
-    composed = compose(rings_of([9, 5, 8, 6]), now(1), model)
-    total = 0.9 + 0.9**3
-    assert composed[0] == pytest.approx([0.9 / total**0.5, 0.9**3 / total**0.5, 0, 0])
+    composed = compose(rings_of([9, 5, 8, 6]), now(1), plain(vectors, 4))
+    total = 0.7 + 0.7**3
+    assert composed[0] == pytest.approx([0.7 / total**0.5, 0.7**3 / total**0.5, 0, 0])
 
 
 def test_a_row_without_its_own_record_is_unknown() -> None:
@@ -135,7 +149,7 @@ def test_what_lies_beyond_the_length_of_a_ring_is_not_read() -> None:
     vectors = {5: np.ones(4, np.float32), 6: np.full(4, 8, np.float32)}
     rings = rings_of([5, 6, 6])
     rings.length[0] = 1
-    assert compose(rings, now(1), model_of(vectors, 4)).tolist() == [[1] * 4]
+    assert compose(rings, now(1), plain(vectors, 4)).tolist() == [[1] * 4]
 
 
 def test_it_does_not_depend_on_who_is_composed_beside() -> None:
@@ -150,23 +164,28 @@ def test_it_does_not_depend_on_who_is_composed_beside() -> None:
 
 def test_it_follows_a_model_that_grows() -> None:
     vectors = {item: np.full(4, item, np.float32) for item in range(1, 100)}
-    model = model_of({}, 4)
-    for item, e_in in vectors.items():
-        model.put_vectors(record(item, e_in, 4))
+    model = plain({}, 4)
+    for item, x in vectors.items():
+        model.put_vectors(record(item, x, 4))
         assert compose(rings_of([item]), now(1), model).tolist() == [[item] * 4]
     assert compose(rings_of([1]), now(1), model).tolist() == [[1] * 4]
 
 
-def test_the_weights_of_a_ring_are_those_of_the_sum() -> None:
-    model = model_of({}, 4)
-    parameters = learnt(model, np.random.default_rng(1))
-    rings = rings_of([5, 6, 7], [], times=[[NOW // 1000, NOW // 1000 - 59, 0], []])
-    weights = attend(rings, now(2) + NOW, model)
-    logs = parameters["alpha"][:3] + parameters["beta"][[0, 2, 9]]
-    assert weights.shape == (2, RING)
-    assert weights[0, :3] == pytest.approx(np.exp(logs), rel=1e-6)
-    assert not weights[0, 3:].any()
-    assert not weights[1].any()
+def test_shares_are_what_the_places_add_to_the_embedding() -> None:
+    rng = np.random.default_rng(1)
+    vectors = random_vectors(rng, 20, 6)
+    model = model_of(vectors, 6)
+    learnt(model, rng)
+    model.rows.row(77)  # met in another item's list
+    taken = [[NOW // 1000 - gap for gap in (0, 59, 10**6, 10**9)], [], [5]]
+    rings = rings_of([*[*vectors][:3], 99], [], [77], times=taken)
+    rows = model.rows.find(rings.items)
+    shares = attend(rows, rings.times, now(3) + NOW, model)
+    assert shares.shape == (3, 2, RING)
+    assert (shares > 0).sum(axis=2).tolist() == [[3, 3], [0, 0], [0, 0]]
+    x = np.array([vectors[item] for item in rings.items[0, :3].tolist()])
+    summed = np.concatenate((shares[0, 0, :3] @ x[:, :3], shares[0, 1, :3] @ x[:, 3:]))
+    assert summed == pytest.approx(compose(rings, now(3) + NOW, model)[0], rel=1e-5)
 
 
 def test_context_adds_what_gap_and_history_say() -> None:

@@ -156,7 +156,7 @@ def test_a_feed_says_why() -> None:
     cov = 0.9 * 4.0  # one step back, n = 1, no age
     assert feed.parts[at]["covisitation"] == pytest.approx(0.5 * np.log((1e-3 + cov) / 1e-3), abs=0.006)
     like = feed.parts[names.index("like last")]
-    assert like["sequence"] == pytest.approx(0.5 * 3 / np.sqrt(1.9), abs=0.006)
+    assert like["sequence"] == pytest.approx(0.5 * 3 * np.e / np.sqrt(np.e + 0.7), abs=0.006)
     assert feed.propensity == [1.0, 1.0]
 
 

@@ -49,11 +49,11 @@ def test_sequence_orders_by_the_dot_product_and_the_bias() -> None:
     shop.know("here", e_in=axis(0), e_out=axis(1))
     shop.know("near", e_out=axis(0, 2.0))
     shop.know("far", e_out=axis(0, -1.0))
-    shop.know("loved", bias=1.5)
+    shop.know("loved", bias=2.0)
     shop.catalog.put(entry("never seen"))
     shop.model.put_lists(lists("here", {"nameless": 1.0}))
     assert shop.proposals("sequence", User(["here"]), User()) == [
-        ["near", "loved", "here", "far"],  # 2, 1.5, 0, -1
+        ["near", "loved", "here", "far"],  # 2 r, 2, r, -r: r is the root of e, which the newest item counts
         ["loved", "here", "near", "far"],  # a stranger's embedding is zero: the bias alone
     ]
 
