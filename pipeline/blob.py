@@ -1,11 +1,12 @@
 """The state blob: one user's state as bytes, little-endian, layout 1; Redis and `states` hold it as it is.
 
-    header       16 B: layout u8, flags u8, k u16, r u8, i u8, c u16, b u16, a u16, 4 B zero
+    header       16 B: layout u8, flags u8, k u16, r u8, i u8, c u16, b u16, a u16, t u8, 3 B zero
     derived      embedding f32 x k; model epoch u32, model version u32
     counters     count u64, positives u64, last offset i64, last time i64 (ms)
     ring         items u64 x r, times u32 x r (epoch seconds), actions u8 x r; newest first
     ids          u64 x i: hashes of the last event ids, newest first
     marks        consumed u32 x c, blocked u32 x b: truncated item hashes, newest first, each once
+    negatives    times u32 x t of the newest blocked (epoch seconds), newest first
     attributes   a bytes
 
 Everything but `derived` is durable. The parts lie unaligned, so kernels copy them to and from one aligned `Row`.
@@ -26,7 +27,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from pipeline.types import ATTRIBUTES, F32, I64, IDS, MARKS, RING, U8, U32, U64, Rings
+from pipeline.types import ATTRIBUTES, F32, I64, IDS, MARKS, NEGATIVES, RING, U8, U32, U64, Rings
 
 if not np.little_endian:  # the kernels copy integers as they lie in memory
     raise ImportError("pipeline.blob: expected a little-endian machine, found a big-endian one")
@@ -38,7 +39,7 @@ COUNTERS = 32
 ENTRY = 13  # bytes of a ring entry
 
 # Places in `Row.lengths` and `Row.counters`.
-N_RING, N_IDS, N_CONSUMED, N_BLOCKED, N_ATTRIBUTES = range(5)
+N_RING, N_IDS, N_CONSUMED, N_BLOCKED, N_ATTRIBUTES, N_NEGATIVES = range(6)
 COUNT, POSITIVES, LAST_OFFSET, LAST_TIME = range(4)
 
 _EXPECTED = (
@@ -46,7 +47,8 @@ _EXPECTED = (
     f"at least {HEAD} bytes",
     f"layout {LAYOUT}, flags 0 and a zero tail in the header",
     "the dimension of this deployment",
-    f"at most {RING} ring entries, {IDS} ids, {MARKS} marks, {ATTRIBUTES} bytes of attributes",
+    f"at most {RING} ring entries, {IDS} ids, {MARKS} marks, {ATTRIBUTES} bytes of attributes, "
+    f"{NEGATIVES} times of blocked items",
     "a length that agrees with the header",
     "a count of at least one event",
 )
@@ -63,7 +65,7 @@ class BlobError(ValueError):
 class Row(NamedTuple):
     """One state, unpacked: the scratch that kernels work on. What lies beyond a length means nothing."""
 
-    lengths: I64  # (5,) of ring, ids, consumed, blocked, attributes
+    lengths: I64  # (6,) of ring, ids, consumed, blocked, attributes, negatives
     counters: I64  # (4,) count, positives, last offset, last time
     items: U64  # (L,)
     times: U32  # (L,)
@@ -72,6 +74,7 @@ class Row(NamedTuple):
     consumed: U32  # (MARKS + 1,): one more than is kept, so that the newest can come in before the oldest goes
     blocked: U32  # (MARKS + 1,)
     attributes: U8  # (ATTRIBUTES,)
+    negatives: U32  # (NEGATIVES + 1,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class States:
     blocked_start: I64  # (n+1,)
     blocked: U32
     attributes: list[bytes]
+    blocked_times: U32  # of `blocked`, epoch seconds; 0 = long ago
 
     def __len__(self) -> int:
         return len(self.count)
@@ -97,13 +101,13 @@ def decode(blobs: Sequence[bytes]) -> States:
     """Read n blobs (b"" = no state) of any dimension. Raises BlobError at the first that is none."""
     buffer, start = join(blobs)
     check(buffer, start, None)
-    counters, ring, consumed_start, consumed, blocked_start, blocked, tails = _decode(buffer, start)
+    counters, ring, consumed_start, consumed, blocked_start, blocked, blocked_times, tails = _decode(buffer, start)
     attributes = [b""] * len(blobs)
     for row in np.flatnonzero(tails).tolist():
         attributes[row] = blobs[row][-int(tails[row]) :]
     count, positives, last_offset, last_time = np.ascontiguousarray(counters.T)
     marks = consumed_start, consumed, blocked_start, blocked
-    return States(count, positives, last_offset, last_time, Rings(*ring), *marks, attributes)
+    return States(count, positives, last_offset, last_time, Rings(*ring), *marks, attributes, blocked_times)
 
 
 def durable(blob: bytes) -> bytes:
@@ -189,15 +193,15 @@ def _check(buffer: U8, start: I64, dimension: int) -> tuple[int, int]:
 def _fault(blob: U8, dimension: int) -> int:
     if len(blob) < HEAD:
         return 1
-    if blob[0] != LAYOUT or blob[1] or blob[12] or blob[13] or blob[14] or blob[15]:
+    if blob[0] != LAYOUT or blob[1] or blob[13] or blob[14] or blob[15]:
         return 2
     k, r, i = _u16(blob, 2), int(blob[4]), int(blob[5])
-    c, b, a = _u16(blob, 6), _u16(blob, 8), _u16(blob, 10)
+    c, b, a, t = _u16(blob, 6), _u16(blob, 8), _u16(blob, 10), int(blob[12])
     if dimension >= 0 and k != dimension:
         return 3
-    if r > RING or i > IDS or c + b > MARKS or a > ATTRIBUTES:
+    if r > RING or i > IDS or c + b > MARKS or a > ATTRIBUTES or t > min(b, NEGATIVES):
         return 4
-    if len(blob) != HEAD + 4 * k + MODEL + COUNTERS + ENTRY * r + 8 * i + 4 * (c + b) + a:
+    if len(blob) != HEAD + 4 * k + MODEL + COUNTERS + ENTRY * r + 8 * i + 4 * (c + b + t) + a:
         return 5
     count = blob[HEAD + 4 * k + MODEL :][:8]
     return 0 if count.any() and count[7] < 128 else 6  # a state without events is b"", not a blob
@@ -207,7 +211,7 @@ def _fault(blob: U8, dimension: int) -> int:
 def new_row() -> Row:
     """Scratch of an empty state."""
     row = Row(
-        np.empty(5, np.int64),
+        np.empty(6, np.int64),
         np.empty(4, np.int64),
         np.empty(RING, np.uint64),
         np.empty(RING, np.uint32),
@@ -216,6 +220,7 @@ def new_row() -> Row:
         np.empty(MARKS + 1, np.uint32),
         np.empty(MARKS + 1, np.uint32),
         np.empty(ATTRIBUTES, np.uint8),
+        np.empty(NEGATIVES + 1, np.uint32),
     )
     erase(row)
     return row
@@ -238,6 +243,7 @@ def unpack(blob: U8, row: Row) -> None:
     n = row.lengths
     n[N_RING], n[N_IDS] = blob[4], blob[5]
     n[N_CONSUMED], n[N_BLOCKED], n[N_ATTRIBUTES] = _u16(blob, 6), _u16(blob, 8), _u16(blob, 10)
+    n[N_NEGATIVES] = blob[12]
     at = HEAD + 4 * _u16(blob, 2) + MODEL
     at = _read(blob, at, row.counters, 4)
     at = _read(blob, at, row.items, n[N_RING])
@@ -246,6 +252,7 @@ def unpack(blob: U8, row: Row) -> None:
     at = _read(blob, at, row.ids, n[N_IDS])
     at = _read(blob, at, row.consumed, n[N_CONSUMED])
     at = _read(blob, at, row.blocked, n[N_BLOCKED])
+    at = _read(blob, at, row.negatives, n[N_NEGATIVES])
     _read(blob, at, row.attributes, n[N_ATTRIBUTES])
 
 
@@ -258,7 +265,7 @@ def pack(row: Row, dimension: int, buffer: U8, at: int) -> int:
     derived = at + HEAD + 4 * dimension + MODEL
     buffer[at:derived] = 0
     buffer[at] = LAYOUT
-    buffer[at + 4], buffer[at + 5] = n[N_RING], n[N_IDS]
+    buffer[at + 4], buffer[at + 5], buffer[at + 12] = n[N_RING], n[N_IDS], n[N_NEGATIVES]
     for place, value in ((2, dimension), (6, n[N_CONSUMED]), (8, n[N_BLOCKED]), (10, n[N_ATTRIBUTES])):
         buffer[at + place], buffer[at + place + 1] = value & 255, value >> 8
     at = _write(buffer, derived, row.counters, 4)
@@ -268,6 +275,7 @@ def pack(row: Row, dimension: int, buffer: U8, at: int) -> int:
     at = _write(buffer, at, row.ids, n[N_IDS])
     at = _write(buffer, at, row.consumed, n[N_CONSUMED])
     at = _write(buffer, at, row.blocked, n[N_BLOCKED])
+    at = _write(buffer, at, row.negatives, n[N_NEGATIVES])
     return _write(buffer, at, row.attributes, n[N_ATTRIBUTES])
 
 
@@ -303,6 +311,7 @@ def _decode(buffer: U8, start: I64) -> tuple[Any, ...]:
         blocked_start[user + 1] = blocked_start[user] + (_u16(buffer, start[user] + 8) if filled else 0)
     counters, tails, row = np.empty((n, 4), np.int64), np.empty(n, np.int64), new_row()
     consumed, blocked = np.empty(consumed_start[n], np.uint32), np.empty(blocked_start[n], np.uint32)
+    blocked_times = np.zeros(blocked_start[n], np.uint32)
     items, times = np.zeros((n, RING), np.uint64), np.zeros((n, RING), np.uint32)
     ring = items, times, np.zeros((n, RING), np.uint8), np.empty(n, np.int64)
     for user in range(n):
@@ -311,5 +320,6 @@ def _decode(buffer: U8, start: I64) -> tuple[Any, ...]:
         show_ring(row, user, ring)
         move(consumed[consumed_start[user] :], row.consumed, row.lengths[N_CONSUMED] * consumed.itemsize)
         move(blocked[blocked_start[user] :], row.blocked, row.lengths[N_BLOCKED] * blocked.itemsize)
+        move(blocked_times[blocked_start[user] :], row.negatives, row.lengths[N_NEGATIVES] * blocked_times.itemsize)
         tails[user] = row.lengths[N_ATTRIBUTES]
-    return counters, ring, consumed_start, consumed, blocked_start, blocked, tails
+    return counters, ring, consumed_start, consumed, blocked_start, blocked, blocked_times, tails

@@ -27,6 +27,7 @@ from pipeline.blob import (
     N_BLOCKED,
     N_CONSUMED,
     N_IDS,
+    N_NEGATIVES,
     N_RING,
     POSITIVES,
     BlobError,
@@ -54,6 +55,7 @@ from pipeline.types import (
     I64,
     IDS,
     MARKS,
+    NEGATIVES,
     POSITIVE,
     PROFILE,
     RING,
@@ -78,7 +80,7 @@ __all__ = [
     "stamp",
 ]
 
-_GROWTH = ENTRY + 8 + 4  # bytes that one event can add to a blob, attributes apart: a ring entry, an id, a mark
+_GROWTH = ENTRY + 8 + 8  # bytes that one event can add to a blob, attributes apart: ring entry, id, mark and its time
 _LATEST = (1 << 32) - 1  # greatest second that a ring can hold
 
 
@@ -128,7 +130,8 @@ def advance(users: Users, events: Events, dimension: int) -> Advanced:
     forget erases the state and moves the marker (its time never back); a time not after the marker's -> FORGOTTEN; else
     it is APPLIED.
     A positive item enters the ring; a consumed or blocked one moves to the front of its list. A blocked item is never
-    in `consumed`; both lists together hold MARKS, the oldest consumed goes first.
+    in `consumed`; both lists together hold MARKS, the oldest consumed goes first. The newest NEGATIVES of the blocked
+    have the time of the event that blocked them.
 
     Raises BlobError for a blob of another layout or dimension, ValueError for events that do not fit their users.
     """
@@ -259,7 +262,7 @@ def _advance(given: Any, events: Any, after: Any, evicted: Any, marker: Any) -> 
             if effect[e] & PROFILE:
                 _describe(row, attributes[attributes_start[which[e]] : attributes_start[which[e] + 1]])
             if item[e] != 0:
-                _mark(row, np.uint32(item[e]), effect[e])
+                _mark(row, np.uint32(item[e]), time[e], effect[e])
                 if effect[e] & POSITIVE:
                     gone = _evict(row, evicted, gone)
                     _push(row, item[e], time[e], action[e])
@@ -321,16 +324,27 @@ def _push(row: Row, item: np.uint64, time: int, action: int) -> None:
     _shift(row.items, n)
     _shift(row.times, n)
     _shift(row.actions, n)
-    row.items[0], row.times[0], row.actions[0] = item, min(max(time // 1000, 0), _LATEST), action
+    row.items[0], row.times[0], row.actions[0] = item, _seconds(time), action
     row.lengths[N_RING] += 1
     row.counters[POSITIVES] += 1
 
 
 @njit(cache=True)
-def _mark(row: Row, mark: np.uint32, effect: int) -> None:
+def _seconds(time: int) -> int:
+    """Of a time in ms, as a ring holds it."""
+    return min(max(time // 1000, 0), _LATEST)
+
+
+@njit(cache=True)
+def _mark(row: Row, mark: np.uint32, time: int, effect: int) -> None:
     """Note an item as consumed or blocked."""
     n = row.lengths
     if effect & BLOCKS:
+        known = n[N_NEGATIVES]
+        at = min(_index(row.blocked, n[N_BLOCKED], mark), known)
+        _shift(row.negatives, at)  # its own time, if it is known, else room for one more
+        row.negatives[0] = _seconds(time)
+        n[N_NEGATIVES] = min(max(known, at + 1), NEGATIVES)
         at = _index(row.consumed, n[N_CONSUMED], mark)
         if at < n[N_CONSUMED]:
             n[N_CONSUMED] -= 1

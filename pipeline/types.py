@@ -30,6 +30,7 @@ Mask = NDArray[np.bool_]
 RING = 30  # L: items with weight > 0 that a user's embedding is made of
 IDS = 16  # event ids remembered a user: the idempotency window
 MARKS = 1024  # consumed and blocked items together
+NEGATIVES = 16  # blocked items, the newest, of which the time is known
 ATTRIBUTES = 256  # bytes of a user's attributes
 CONTENT = 128  # d: components of a content vector
 

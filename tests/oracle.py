@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 RING = 30
 IDS = 16
 MARKS = 1024
+NEGATIVES = 16
 RAW_BYTES = 64 * 1024
 ATTRIBUTES_BYTES = 256
 EVENT_ID_BYTES = 512
@@ -125,7 +126,7 @@ class User:
     ring: list[tuple[int, int, int]] = field(default_factory=list)  # item, seconds, action code
     ids: list[int] = field(default_factory=list)
     consumed: list[int] = field(default_factory=list)
-    blocked: list[int] = field(default_factory=list)
+    blocked: list[tuple[int, int]] = field(default_factory=list)  # item, truncated; seconds
     attributes: bytes = b""
 
 
@@ -209,7 +210,7 @@ def advance(state: User, event: Event, offset: int) -> None:
         state.positives += 1
         state.ring = [(event.item, max(0, event.time // 1000), meaning.code), *state.ring][:RING]
     if meaning.blocks:
-        block(state, event.item & 0xFFFFFFFF)
+        block(state, event.item & 0xFFFFFFFF, max(0, event.time // 1000))
     elif meaning.consumes:
         consume(state, event.item & 0xFFFFFFFF)
     if event.action == "profile":
@@ -218,21 +219,21 @@ def advance(state: User, event: Event, offset: int) -> None:
 
 def consume(state: User, mark: int) -> None:
     """To the front of the consumed, unless blocked; the oldest consumed make room."""
-    if mark not in state.blocked:
+    if all(mark != blocked for blocked, _ in state.blocked):
         state.consumed = [mark, *(known for known in state.consumed if known != mark)]
         state.consumed = state.consumed[: MARKS - len(state.blocked)]
 
 
-def block(state: User, mark: int) -> None:
+def block(state: User, mark: int, seconds: int) -> None:
     """To the front of the blocked and out of the consumed; the oldest consumed make room, then the oldest blocked."""
-    state.blocked = [mark, *(known for known in state.blocked if known != mark)][:MARKS]
+    state.blocked = [(mark, seconds), *(known for known in state.blocked if known[0] != mark)][:MARKS]
     state.consumed = [known for known in state.consumed if known != mark][: MARKS - len(state.blocked)]
 
 
 def durable(state: User, dimension: int) -> bytes:
     """Header and durable part, little-endian, as in the table of the blob's layout."""
     header = struct.pack(
-        "<BBHBBHHH4x",
+        "<BBHBBHHHB3x",
         1,  # layout
         0,  # flags
         dimension,
@@ -241,11 +242,13 @@ def durable(state: User, dimension: int) -> bytes:
         len(state.consumed),
         len(state.blocked),
         len(state.attributes),
+        len(state.blocked[:NEGATIVES]),
     )
     counters = struct.pack("<QQqq", state.count, state.positives, state.last_offset, state.last_time)
     items, times, codes = zip(*state.ring, strict=True) if state.ring else ((), (), ())
     ring = array("Q", items) + array("I", times) + array("B", codes)
-    marks = array("Q", state.ids) + array("I", state.consumed) + array("I", state.blocked)
+    blocked, since = zip(*state.blocked, strict=True) if state.blocked else ((), ())
+    marks = array("Q", state.ids) + array("I", state.consumed) + array("I", blocked) + array("I", since[:NEGATIVES])
     return header + counters + ring + marks + state.attributes
 
 

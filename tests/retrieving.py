@@ -65,6 +65,7 @@ class User:
     attributes: Attributes = NO_ATTRIBUTES
     now: int = NOW
     id: str = ""  # "" = nobody's neighbour knows them
+    blocked_days: Sequence[float] = ()  # how long ago each was blocked; 0 = nobody knows
 
 
 def queries(model: Model, users: Sequence[User], commons: dict[Hashable, object] | None = None) -> Queries:
@@ -160,8 +161,14 @@ def _states(users: Sequence[User]) -> States:
     rings = Rings(items, np.full((n, RING), NOW // 1000, np.uint32), np.ones((n, RING), np.uint8), length)
     return States(
         history, history, history - 1, np.full(n, NOW), rings,
-        *_packed(consumed), *_packed(blocked), [b""] * n,
+        *_packed(consumed), *_packed(blocked), [b""] * n, _times(users),
     )  # fmt: skip
+
+
+def _times(users: Sequence[User]) -> U32:
+    """Of the blocked, in seconds."""
+    days = [ago for user in users for ago in (*user.blocked_days, *[0.0] * len(user.blocked))[: len(user.blocked)]]
+    return np.array([(NOW - int(ago * DAY)) // 1000 if ago else 0 for ago in days], np.uint32)
 
 
 def _packed(names: Sequence[Sequence[str]]) -> tuple[I64, U32]:

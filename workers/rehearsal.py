@@ -40,4 +40,4 @@ def _state() -> States:
     rings = Rings(items, np.zeros((1, RING), np.uint32), np.zeros((1, RING), np.uint8), one)
     start = np.array([0, 1])
     consumed, blocked = np.array([2], np.uint32), np.array([3], np.uint32)
-    return States(one, one, one, one, rings, start, consumed, start, blocked, [b""])
+    return States(one, one, one, one, rings, start, consumed, start, blocked, [b""], np.ones(1, np.uint32))

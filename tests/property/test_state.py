@@ -20,6 +20,7 @@ from pipeline.types import (
     FORGETS,
     IDS,
     MARKS,
+    NEGATIVES,
     POSITIVE,
     PROFILE,
     RING,
@@ -39,6 +40,7 @@ class User:
     ids: list[int] = field(default_factory=list)
     consumed: list[int] = field(default_factory=list)
     blocked: list[int] = field(default_factory=list)
+    since: dict[int, int] = field(default_factory=dict)  # seconds of the event that blocked
     attributes: bytes = b""
     marker: tuple[int, int] = (-1, 0)  # time, version
     fresh: list[Entry] = field(default_factory=list)  # positives of this batch since the last forget
@@ -66,6 +68,8 @@ class User:
             self.fresh = [entry, *self.fresh]
         if e.item:
             self.mark(e.item & 0xFFFFFFFF, e.effect)
+            if e.effect & BLOCKS:
+                self.since[e.item & 0xFFFFFFFF] = max(0, e.time // 1000)
         if e.effect & PROFILE:
             self.attributes = e.attributes
 
@@ -82,9 +86,11 @@ class User:
             return b""
         r, i, c, b = len(self.ring), len(self.ids), len(self.consumed), len(self.blocked)
         items, times, actions = zip(*self.ring, strict=True) if self.ring else ((), (), ())
-        head = struct.pack("<BBHBBHHHI", 1, 0, K, r, i, c, b, len(self.attributes), 0) + bytes(4 * K + 8)
+        since = [self.since[mark] for mark in self.blocked[:NEGATIVES]]
+        head = struct.pack("<BBHBBHHHBxxx", 1, 0, K, r, i, c, b, len(self.attributes), len(since)) + bytes(4 * K + 8)
         ring = struct.pack(f"<{r}Q{r}I{r}B", *items, *times, *actions)
         lists = struct.pack(f"<{i}Q", *self.ids) + struct.pack(f"<{c + b}I", *self.consumed, *self.blocked)
+        lists += struct.pack(f"<{len(since)}I", *since)
         return head + struct.pack("<QQqq", *self.counters) + ring + lists + self.attributes
 
 
@@ -206,7 +212,10 @@ def test_decode_tells_what_advance_wrote(stream: Stream, seed: int) -> None:
         columns = (states.count, states.positives, states.last_offset, states.last_time)
         assert [int(column[u]) for column in columns] == user.counters
         assert states.consumed[states.consumed_start[u] : states.consumed_start[u + 1]].tolist() == user.consumed
-        assert states.blocked[states.blocked_start[u] : states.blocked_start[u + 1]].tolist() == user.blocked
+        mine = slice(states.blocked_start[u], states.blocked_start[u + 1])
+        assert states.blocked[mine].tolist() == user.blocked
+        since = [user.since[mark] for mark in user.blocked[:NEGATIVES]]
+        assert states.blocked_times[mine].tolist() == since + [0] * (len(user.blocked) - len(since))
         assert states.attributes[u] == user.attributes
     for column in ("items", "times", "actions", "length"):
         assert getattr(states.rings, column).tolist() == getattr(done.rings, column).tolist()

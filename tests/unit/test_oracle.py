@@ -141,7 +141,7 @@ def test_a_consumed_item_moves_to_the_front() -> None:
 def test_blocking_takes_from_the_consumed_for_good() -> None:
     events = [record(0), record(1, item_id="i-2"), record(2, action="dislike"), record(3)]
     state = replay(events, WALL).users["u-1"]
-    assert state.blocked == [hash_id("i-1") & 0xFFFFFFFF]
+    assert [mark for mark, _ in state.blocked] == [hash_id("i-1") & 0xFFFFFFFF]
     assert state.consumed == [hash_id("i-2") & 0xFFFFFFFF]
     assert state.positives == 3, "a blocked item still enters the ring when it is clicked"
 
@@ -158,7 +158,7 @@ def test_the_blocked_displace_the_consumed_and_not_the_reverse() -> None:
 
 def test_the_oldest_blocked_goes_when_they_alone_are_too_many() -> None:
     state = replay([record(at, action="hide", item_id=f"h-{at}") for at in range(1025)], WALL).users["u-1"]
-    assert (state.blocked[-1], len(state.blocked), state.consumed) == (hash_id("h-1") & 0xFFFFFFFF, 1024, [])
+    assert (state.blocked[-1][0], len(state.blocked), state.consumed) == (hash_id("h-1") & 0xFFFFFFFF, 1024, [])
 
 
 def test_a_known_id_changes_nothing_within_sixteen() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.blob import BlobError, decode, durable, embedding, model_version
 from pipeline.state import Users, advance, stamp
-from pipeline.types import ATTRIBUTES, CONSUMES, IDS, MARKS, POSITIVE, PROFILE, RING
+from pipeline.types import ATTRIBUTES, CONSUMES, IDS, MARKS, NEGATIVES, POSITIVE, PROFILE, RING
 from tests.streams import Ev, batch, blobs, nobody
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "v1" / "blob.bin"  # made with `struct` from the layout's table
@@ -33,6 +33,7 @@ def test_the_golden_blob_is_read() -> None:
     assert states.rings.actions[0, :3].tolist() == [6, 3, 200]
     assert states.consumed.tolist() == [0x76543210, 0x89ABCDEF, 0]
     assert states.blocked.tolist() == [0xFFFFFFFF]
+    assert states.blocked_times.tolist() == [0]  # it was written before times were kept
     assert states.attributes == ['{"locale":"de-CH","market":"zürich"}'.encode()]
     assert embedding(golden).tolist() == np.array([0.5, -1.25, 3.0, 1e-3], np.float32).tolist()
     assert model_version(golden) == (4, 5123)
@@ -86,12 +87,13 @@ def put(blob: bytes, at: int, *values: int) -> bytes:
         ("at least 16 bytes", lambda blob: blob[:15]),
         ("layout 1", lambda blob: put(blob, 0, 2)),
         ("layout 1", lambda blob: put(blob, 1, 1)),
-        ("layout 1", lambda blob: put(blob, 12, 1)),
+        ("layout 1", lambda blob: put(blob, 13, 1)),
         ("layout 1", lambda blob: put(blob, 15, 1)),
         (f"at most {RING} ring entries", lambda blob: put(blob, 4, RING + 1)),
         (f"{IDS} ids", lambda blob: put(blob, 5, IDS + 1)),
         (f"{MARKS} marks", lambda blob: put(blob, 6, 0, 2, 1, 2)),
         (f"{ATTRIBUTES} bytes of attributes", lambda blob: put(blob, 10, 1, 1)),
+        (f"{NEGATIVES} times", lambda blob: put(blob, 12, 1)),
         ("a length that agrees", lambda blob: put(blob, 4, 2)),
         ("a length that agrees", lambda blob: put(blob, 2, 3)),
         ("a length that agrees", lambda blob: blob[:-1]),

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.blob import BlobError
 from pipeline.state import Advanced, Outcome, States, Users, advance, decode, embedding, model_version, stamp
-from pipeline.types import ATTRIBUTES, BLOCKS, CONSUMES, FORGETS, IDS, MARKS, POSITIVE, PROFILE, RING
+from pipeline.types import ATTRIBUTES, BLOCKS, CONSUMES, FORGETS, IDS, MARKS, NEGATIVES, POSITIVE, PROFILE, RING
 from tests.streams import Ev, after, batch, blobs, nobody
 
 K = 4
@@ -165,6 +165,33 @@ def test_the_oldest_consumed_makes_room() -> None:
     done = run(Ev(6000, BLOCKS, 6000), users=after(done))
     assert marks(done) == ([5000, *range(MARKS, 2, -1)], [6000])
     assert marks(run(Ev(7000, CONSUMES, 4), users=after(done)))[0][:2] == [4, 5000]
+
+
+def test_the_newest_blocked_have_the_time_of_their_event() -> None:
+    many = [Ev(at, BLOCKS, 100 + at, time=1_000_000 + 1_000 * at) for at in range(NEGATIVES + 4)]
+    done = state(run(*many))
+    assert done.blocked_times.tolist() == [*range(1_019, 1_003, -1), 0, 0, 0, 0]
+    again = [
+        Ev(90, BLOCKS, 100 + NEGATIVES + 1, time=2_000_000),  # one whose time is known
+        Ev(91, BLOCKS, 101, time=3_000_000),  # one whose time is not
+        Ev(92, BLOCKS, 7, time=-5),
+        Ev(93, CONSUMES, 102, time=4_000_000),  # consumes, and does not block again
+    ]
+    done = state(run(*again, users=after(run(*many))))
+    assert done.blocked[:4].tolist() == [7, 101, 117, 119]
+    assert done.blocked_times.tolist() == [0, 3_000, 2_000, 1_019, 1_018, *range(1_016, 1_005, -1), *[0] * 5]
+
+
+def test_times_of_a_state_from_before_they_were_kept_are_unknown() -> None:
+    """Its first new one has a time, and those behind it none."""
+    blob = bytearray(blobs(run(Ev(1, BLOCKS, 5, time=9_000), Ev(2, BLOCKS, 6, time=9_000)))[0])
+    blob[12] = 0
+    old = bytes(blob[:-8])
+    assert decode([old]).blocked_times.tolist() == [0, 0]
+    users = Users([old], np.array([-1]), np.array([0]))
+    assert blobs(run(Ev(3, CLICK, 8), users=users))[0][12] == 0
+    assert state(run(Ev(3, BLOCKS, 7, time=11_000), users=users)).blocked_times.tolist() == [11, 0, 0]
+    assert state(run(Ev(3, BLOCKS, 5, time=11_000), users=users)).blocked_times.tolist() == [11, 0]
 
 
 def test_blocked_items_go_only_when_they_alone_are_too_many() -> None:
