@@ -207,6 +207,7 @@ def test_who_forgets_is_nobodys_neighbour_and_may_come_again() -> None:
     both.twin.forget(1)
     both.compare((3, [7]), (3, [8]))
     assert not evidence(both, 3, [8])
+    assert not both.real._items[both.real._hashes == 0].any()  # nothing of it is left in memory
     both.act((1, 8), (1, 9))
     both.compare((3, [7]), (3, [8]))
     assert evidence(both, 3, [8]).keys() == {8, 9}
