@@ -41,8 +41,8 @@ _FLAT = 1e-6  # a deviation below it: the column was constant so far, and keeps 
 _SEED = 0x7A4E5EED  # of A's first values and of draws
 
 # NaN must survive: the guard looks for it. Sums may be reordered, so that they are vectorised; they must be so in every
-# process alike. Hence they run into a local variable, in loops that store nothing: others are vectorised or not as their
-# arrays happen to lie in memory.
+# process alike. Hence they run into a local variable, in loops that store nothing: others are vectorised or not as
+# their arrays happen to lie in memory.
 _FAST = {"reassoc", "contract", "nsz"}
 
 
