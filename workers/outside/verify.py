@@ -245,13 +245,12 @@ class _Partition:
 
 def _digests(reads: Sequence[UserRead]) -> list[Held | None]:
     """Of each state read; None = there was none any more. What is no state has a digest that nothing has."""
-    held: list[Held | None] = []
-    for blob, _ in reads:
-        try:
-            held.append(Held(_offset(blob), _digest(blob)) if blob else None)
-        except BlobError:
-            held.append(Held(-1, _UNREADABLE))
-    return held
+    blobs = [blob for blob, _ in reads]
+    try:
+        offsets = decode(blobs).last_offset.tolist()
+    except BlobError:
+        return [held for read in reads for held in _digests([read])] if len(reads) > 1 else [Held(-1, _UNREADABLE)]
+    return [Held(at, _digest(blob)) if blob else None for at, blob in zip(offsets, blobs, strict=True)]
 
 
 def _digest(blob: bytes) -> bytes:
