@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -18,11 +18,6 @@ from pipeline.drift import CUT, Drift
 log = structlog.get_logger()
 
 USERS = 10_000  # whose last feed is remembered: some 300 bytes each
-
-_SAID = {  # by alarm: when it is raised, and when it ends
-    "falling": ("feeds fall below their own past", "feeds are as good as their past again"),
-    "below_trending": ("the ranked list falls below plain trending", "the ranked list is as good as trending again"),
-}
 
 _Served = tuple[int, tuple[str, ...], tuple[tuple[str, ...], ...]]  # version, items, the sources of each
 
@@ -56,9 +51,9 @@ class HitRate:
         at = items.index(item) if item in items else -1
         place, by = (at + 1, sources[at]) if at >= 0 else (math.inf, ())
         if self.drift.note(place, by, now):
-            self._say("falling")
+            self._say_falling()
         if places is not None and self.drift.compare(places, now):
-            self._say("below_trending")
+            self._say_below_trending()
 
     def forget(self, user: str) -> None:
         """`user` was forgotten."""
@@ -68,15 +63,22 @@ class HitRate:
         """See Drift.figures."""
         return self.drift.figures()
 
-    def _say(self, name: str) -> None:
-        alarm, found = self.drift.alarms[name], self.drift.figures()
-        raised, ended = _SAID[name]
-        facts: dict[str, Any] = {"events": found["events"], "ndcg": round(found["ndcg@10"], 4), "raised": alarm.raised}
-        if name == "falling":
-            facts |= {"past": round(found["past"]["ndcg@10"], 4)}
-        else:
-            facts |= {key: round(value, 4) for key, value in found["against_trending"].items() if key != "events"}
+    def _say_falling(self) -> None:
+        found, alarm = self.figures(), self.drift.alarms["falling"]
+        facts = {"events": found["events"], "ndcg": found["ndcg@10"], "past": found["past"]["ndcg@10"]}
         if alarm.on:
-            log.warning(raised, **facts)
+            log.warning("feeds fall below their own past", **_short(facts), raised=alarm.raised)
         else:
-            log.info(ended, **facts)
+            log.info("feeds are as good as their past again", **_short(facts), raised=alarm.raised)
+
+    def _say_below_trending(self) -> None:
+        facts, alarm = self.figures()["against_trending"], self.drift.alarms["below_trending"]
+        if alarm.on:
+            log.warning("the ranked list falls below plain trending", **_short(facts), raised=alarm.raised)
+        else:
+            log.info("the ranked list is as good as trending again", **_short(facts), raised=alarm.raised)
+
+
+def _short(facts: Mapping[str, float]) -> dict[str, float]:
+    """For a line of the log."""
+    return {name: round(value, 4) for name, value in facts.items()}
