@@ -11,15 +11,16 @@ from pipeline.candidates import Candidates
 from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.model.trends import HALF_LIVES_MS, LADDER
-from pipeline.queries import Queries
-from pipeline.types import F32, I64, Owner, Rows
-
-_RATES = (-1 / np.array(HALF_LIVES_MS)).astype(np.float32)
+from pipeline.queries import Queries, lately
+from pipeline.types import F32, Owner, Rows
 
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """x_j: the count decayed on each half-life of the ladder, as of the owner's now; its logarithm is ranked by."""
+    """x_j: the count decayed on each half-life of the ladder, as of the owner's now; its logarithm is ranked by.
+
+    Counts are as `lately` has them: a moment old where queries share what is the same for everyone.
+    """
 
     name: str = "trend"
     columns: tuple[str, ...] = tuple(f"trend_{at}" for at in range(LADDER))
@@ -27,14 +28,13 @@ class Trend:
     floors: tuple[float, ...] = (0.0,) * LADDER
 
     def __call__(self, queries: Queries, catalog: Catalog, model: Model, candidates: Candidates, out: F32) -> None:  # noqa: ARG002
-        trends = model.trends
-        _decay(trends.decayed, trends.reference, queries.now, candidates.owner, candidates.rows, _RATES, out)
+        for at, half_life in enumerate(HALF_LIVES_MS):
+            counts, newest = lately(queries, model, at)
+            decay = np.exp2(np.maximum(queries.now - newest, 0) * (-1 / half_life)).astype(np.float32)
+            _decay(counts, decay, candidates.owner, candidates.rows, out[at])
 
 
 @njit(cache=True)
-def _decay(decayed: F32, reference: I64, now: I64, owner: Owner, rows: Rows, rates: F32, out: F32) -> None:
+def _decay(counts: F32, decay: F32, owner: Owner, rows: Rows, out: F32) -> None:
     for at in range(len(rows)):
-        row = rows[at]
-        age = np.float32(max(now[owner[at]] - reference[row], 0))
-        for h in range(len(rates)):
-            out[h, at] = decayed[row, h] * np.exp2(age * rates[h])
+        out[at] = counts[rows[at]] * decay[owner[at]]

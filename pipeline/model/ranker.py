@@ -391,29 +391,31 @@ def _score(
     features: F32, start: I64, contexts: F32, buckets: I64,
     scale: F32, context_scale: F32, linear: F32, hidden: F32, scores: F32,
 ) -> None:  # fmt: skip
-    # Blocks of candidates stay in the nearest cache, and every inner loop runs along them.
+    # Blocks of candidates stay in the nearest cache, and every inner loop runs along them; the hidden units take four
+    # features at a time, for a loop of one would wait for memory. A block is worked on whole, however few are in it.
     f, block = len(features), 64
-    z, unit = np.empty((f, block), np.float32), np.empty(block, np.float32)
+    z, unit = np.zeros(((f + 3) // 4 * 4, block), np.float32), np.empty(block, np.float32)
     total, base = np.empty(block, np.float32), np.empty(HIDDEN, np.float32)
     for query in range(len(start) - 1):
         _context(contexts[query], context_scale, hidden, base)
         line = 1 + buckets[query]
         for begin in range(start[query], start[query + 1], block):
             n = min(block, start[query + 1] - begin)
-            total[:n] = 0
+            total[:] = 0
             for i in range(f):
                 weight, mean, inverse = linear[0, i] + linear[line, i], scale[0, i], np.float32(1) / scale[1, i]
                 for j in range(n):
                     z[i, j] = _z(features[i, begin + j], mean, inverse)
                     total[j] += weight * z[i, j]
             for h in range(HIDDEN):
-                unit[:n] = base[h]
-                for i in range(f):
-                    weight = hidden[0, h, i]
-                    for j in range(n):
-                        unit[j] += weight * z[i, j]
+                unit[:] = base[h]
+                for i in range(0, len(z), 4):
+                    a, b, c, d = hidden[0, h, i], hidden[0, h, i + 1], hidden[0, h, i + 2], hidden[0, h, i + 3]
+                    za, zb, zc, zd = z[i], z[i + 1], z[i + 2], z[i + 3]
+                    for j in range(block):
+                        unit[j] += (a * za[j] + b * zb[j]) + (c * zc[j] + d * zd[j])
                 weight = hidden[0, h, _OUT]
-                for j in range(n):
+                for j in range(block):
                     total[j] += weight * max(unit[j], np.float32(0))
             scores[begin : begin + n] = total[:n]
 
