@@ -1,4 +1,4 @@
-"""`./dev bench lanes [--json] [--only PART]`: what the shipped workers do on this machine, on a real broker and store.
+"""`./dev bench lanes [--json] [--only PART] [--recipe NAME]`: what shipped workers do here, on a real broker and store.
 
 Every worker is a process of its own with everything on: validation, TTLs, distinct event ids, acks of all replicas,
 an idempotent producer, a trained model. "A core" is a second of CPU of that process; broker and store run beside it.
@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.recipe import RECIPES
 from tests.bench.latency import latency
 from tests.bench.load import Load
 from tests.bench.servers import Servers, servers
@@ -45,8 +46,8 @@ class Row:
 class Bench:
     """Measures against one pair of servers; prefixes are this run's own."""
 
-    def __init__(self, on: Servers, say: Callable[[str], None]) -> None:
-        self._on, self._say = on, say
+    def __init__(self, on: Servers, say: Callable[[str], None], recipe: str = "home") -> None:
+        self._on, self._say, self._recipe = on, say, recipe
         self._trained: dict[int, tuple[Settings, dict[str, Any]]] = {}  # items -> where the model is, its measurement
 
     def rows(self, parts: tuple[str, ...]) -> Iterator[Row]:
@@ -101,7 +102,7 @@ class Bench:
     ) -> tuple[Settings, dict[str, Any]]:
         """A backlog, drained by an embedding worker; with `model` it starts with the model that is there."""
         flags = {"kafka_bootstrap": self._on.bootstrap, "store_url": self._on.store_url, "kafka_partitions": partitions}
-        settings = load(environ={}, flags={**flags, "prefix": prefix})
+        settings = load(environ={}, flags={**flags, "prefix": prefix, "feed_recipe": self._recipe})
         asyncio.run(prepare(settings))
         if model is not None:
             asyncio.run(copy(model, settings, "model"))
@@ -125,6 +126,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "HEADRACE_KAFKA_BOOTSTRAP": settings.kafka.bootstrap,
         "HEADRACE_KAFKA_PARTITIONS": str(settings.kafka.partitions),
         "HEADRACE_STORE_URL": settings.store.url,
+        "HEADRACE_FEED_RECIPE": settings.feed.recipe,
     }
 
 
@@ -156,19 +158,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="./dev bench lanes", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     parser.add_argument("--only", action="append", choices=PARTS, help="measure this part only; repeatable")
+    parser.add_argument("--recipe", default="home", choices=RECIPES, help="what feeds are made by")
     asked = parser.parse_args()
 
     def say(text: str) -> None:
         print(f"bench: {text}", file=sys.stderr, flush=True)
 
     with servers() as on:
-        conditions = f"{machine()}; {on.names}; load before: {os.getloadavg()[0]:.1f}"
+        conditions = f"{machine()}; {on.names}; recipe {asked.recipe}; load before: {os.getloadavg()[0]:.1f}"
         print(
             "" if asked.json else f"{conditions}\n\n| worker | load | partitions | result |\n|---|---|---|---|",
             flush=True,
         )
         rows = []
-        for row in Bench(on, say).rows(tuple(asked.only or PARTS)):
+        for row in Bench(on, say, asked.recipe).rows(tuple(asked.only or PARTS)):
             rows.append(asdict(row))
             if not asked.json:
                 print(readable(row), flush=True)
