@@ -67,10 +67,10 @@ class Traces:
         found, todo = [], deque(roots)
         while todo:
             holder = todo.popleft()
-            if self._named_by(holder):
-                found.append(" <- ".join(_steps(way, id(holder))))
             for held in _held(holder):
-                if id(held) not in way and not isinstance(held, _BEYOND):
+                if self._named_by(held):  # one text may be held in many places
+                    found.append(f"{type(held).__name__} <- {' <- '.join(_steps(way, id(holder)))}")
+                elif id(held) not in way and not isinstance(held, _BEYOND):
                     way[id(held)] = (held, id(holder))
                     todo.append(held)
         return found
@@ -120,4 +120,4 @@ def _value(client: redis.Redis, key: bytes) -> bytes:
 def _steps(way: dict[int, tuple[Any, int]], at: int) -> Iterator[str]:
     while at:
         thing, at = way[at]
-        yield f"{type(thing).__name__} {thing!r:.60}" if isinstance(thing, str | bytes | int) else type(thing).__name__
+        yield type(thing).__name__

@@ -72,7 +72,7 @@ def test_only_the_marker_is_left(make_settings: MakeSettings, capsys: pytest.Cap
                 before = traces.in_store(server)
                 assert {key.split(b":")[1] for key in before} == {b"u", b"f"}
                 held = "".join(traces.in_memory(pipe.process))
-                for place in ("_Cache", "Rules", "HitRate", "Neighbourhood"):
+                for place in ("_Cache", "Rules", "HitRate", "WaitingLists", "Neighbourhood"):
                     assert place in held, "where it certainly was, it is not found: the search is blind"
                 receipt = await forget(pipe, capsys)
                 assert receipt["forgotten"] is True
@@ -84,7 +84,9 @@ def test_only_the_marker_is_left(make_settings: MakeSettings, capsys: pytest.Cap
                 assert receipt["time"] == rfc3339(int.from_bytes(value[16:24], "big"))
             assert traces.in_memory(pipe.process) == []
             assert [(one.__name__, *traces.in_memory(one)) for one in memories() if traces.in_memory(one)] == []
-            assert traces.in_records(await read(settings, "examples")) == []
+            examples = await read(settings, "examples")
+            assert examples
+            assert traces.in_records(examples) == []
 
     run(main(make_settings(**FAST, kafka_partitions=2)), 150)
 
