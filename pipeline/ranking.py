@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain, pairwise
 from typing import Protocol
 
@@ -156,7 +156,7 @@ class _Ranked:
     scores: F32  # (c,) before any mixing
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: what is derived of its fields is kept beside them
 class Learned:
     """The ranker of `pipeline.model.ranker` over `features`, with the trend check behind it.
 
@@ -170,20 +170,26 @@ class Learned:
     training: Training = _TRAINING
     strangers: int = STRANGERS
 
-    @property
+    @cached_property
     def shape(self) -> Shape:
         """Of the feature matrix."""
         return shape(self.features)
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
         """Of the parameters."""
         return _layout(self.features, self.hand)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The features, `mix` for what the hidden units add, `trending` for what the trend check mixes in."""
         return (*self.shape.names, "mix", "trending")
+
+    @cached_property
+    def trends(self) -> tuple[int, ...]:
+        """(H,) lines of plain trending in the feature matrix; none where it does not look at trends."""
+        columns = self.shape.columns
+        return tuple(columns.index(name) for name in TREND) if set(TREND) <= set(columns) else ()
 
     def __call__(self, queries: Queries, catalog: Catalog, model: Model, candidates: Candidates) -> F32:
         """(c,) scores."""
@@ -191,7 +197,7 @@ class Learned:
         start = starts(candidates.owner, len(queries))
         scores = model.ranker.score(self.layout, features, start, contexts(queries, model), buckets(queries))
         queries.memo[_RANKED] = _Ranked(candidates, start, features, scores)
-        if not model.ranker.check.mixes or not _trends(self.features):
+        if not model.ranker.check.mixes or not self.trends:
             return scores
         share, trend = self._trending(queries, model, features, candidates.owner)
         return scores * (1 - share) + share * trend
@@ -204,7 +210,7 @@ class Learned:
         told, shape = (contexts(queries, model), buckets(queries)), self.shape
         parts = np.zeros((len(self.names), len(shown)), np.float32)
         parts[:-1] = model.ranker.parts(self.layout, features, shown.owner, *told, shape.floors, shape.groups)
-        if model.ranker.check.mixes and _trends(self.features):
+        if model.ranker.check.mixes and self.trends:
             share, trend = self._trending(queries, model, features - shape.floors[:, None], shown.owner)
             parts *= 1 - share
             parts[-1] = share * trend
@@ -235,14 +241,14 @@ class Learned:
             out.append(Served(
                 np.concatenate((ranked.candidates.rows[mine], rows[theirs])),
                 np.concatenate((ranked.features[:, mine], others[:, theirs]), axis=1),
-                ranked.scores[mine], _trends(self.features), told[query], int(bucket[query]),
+                ranked.scores[mine], self.trends, told[query], int(bucket[query]),
             ))  # fmt: skip
         return out
 
     def _trending(self, queries: Queries, model: Model, features: F32, owner: Owner) -> tuple[F32, F32]:
         """(c,) the share that is mixed in, and the trend on the half-life that leads."""
         check, bucket = model.ranker.check, buckets(queries)[owner]
-        lines = np.array(_trends(self.features))[check.best[bucket]]
+        lines = np.array(self.trends)[check.best[bucket]]
         return check.share[bucket], features[lines, np.arange(len(owner))]
 
     def _known(self, queries: Queries, shown: Candidates) -> F32 | None:
@@ -276,13 +282,6 @@ def strangers(queries: Queries, model: Model, which: Sequence[int], n: int) -> t
 @lru_cache(maxsize=32)
 def _layout(features: tuple[Feature, ...], hand: tuple[tuple[str, float], ...]) -> Layout:
     return Layout.of(shape(features).columns, CONTEXTS, dict(hand))
-
-
-@lru_cache(maxsize=32)
-def _trends(features: tuple[Feature, ...]) -> tuple[int, ...]:
-    """Lines of plain trending, a half-life each."""
-    columns = shape(features).columns
-    return tuple(columns.index(name) for name in TREND) if set(TREND) <= set(columns) else ()
 
 
 def _place(values: F32, at: int) -> float:

@@ -19,7 +19,7 @@ from pipeline.features.forward import Forward as ForwardFeature
 from pipeline.features.last import Last
 from pipeline.features.own import Own as OwnFeature
 from pipeline.features.popularity import Popularity
-from pipeline.features.ranks import Ranks
+from pipeline.features.rank import Rank
 from pipeline.features.recency import Recency
 from pipeline.features.sequence import Sequence as SequenceFeature
 from pipeline.features.trend import Trend
@@ -97,7 +97,11 @@ RANKER = Learned(
         EntryFeature(),
         OwnFeature(),
         ContentFeature(),
-        Ranks(("sequence", "covisitation", "vs_knn", "user_knn", "trending")),
+        Rank("sequence", "sequence"),
+        Rank("covisitation", "covisitation"),
+        Rank("vs_knn", "vs_knn"),
+        Rank("user_knn", "user_knn"),
+        Rank("trending", "trend"),
     ),
     hand=(("sequence", 0.5), ("covisitation", 0.5), ("forward", 0.2), ("popularity", 0.1), ("trend_2", 0.2)),
 )

@@ -14,6 +14,8 @@ from pipeline.model.trends import HALF_LIVES_MS, LADDER
 from pipeline.queries import Queries, lately
 from pipeline.types import F32, Owner, Rows
 
+_RATES = -1 / np.array(HALF_LIVES_MS)[:, None]
+
 
 @dataclass(frozen=True, slots=True)
 class Trend:
@@ -28,13 +30,14 @@ class Trend:
     floors: tuple[float, ...] = (0.0,) * LADDER
 
     def __call__(self, queries: Queries, catalog: Catalog, model: Model, candidates: Candidates, out: F32) -> None:  # noqa: ARG002
-        for at, half_life in enumerate(HALF_LIVES_MS):
-            counts, newest = lately(queries, model, at)
-            decay = np.exp2(np.maximum(queries.now - newest, 0) * (-1 / half_life)).astype(np.float32)
-            _decay(counts, decay, candidates.owner, candidates.rows, out[at])
+        tables, newest = zip(*(lately(queries, model, at) for at in range(LADDER)), strict=True)
+        age = np.maximum(queries.now - np.array(newest)[:, None], 0)  # (H, q)
+        _decay(tables, np.exp2(age * _RATES).astype(np.float32), candidates.owner, candidates.rows, out)
 
 
 @njit(cache=True)
-def _decay(counts: F32, decay: F32, owner: Owner, rows: Rows, out: F32) -> None:
-    for at in range(len(rows)):
-        out[at] = counts[rows[at]] * decay[owner[at]]
+def _decay(tables: tuple[F32, ...], decay: F32, owner: Owner, rows: Rows, out: F32) -> None:
+    for h in range(len(tables)):
+        table = tables[h]
+        for at in range(len(rows)):
+            out[h, at] = table[rows[at]] * decay[h, owner[at]]

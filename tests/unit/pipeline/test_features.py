@@ -11,15 +11,18 @@ from hypothesis import strategies as st
 
 from pipeline.candidates import Candidates, Trail
 from pipeline.context import CONTEXTS, buckets, contexts
+from pipeline.features.rank import Rank
 from pipeline.model.trends import HALF_LIVES_MS
 from pipeline.queries import Queries
-from pipeline.ranking import Feature, matrix, shape, strangers
+from pipeline.ranking import matrix, shape, strangers
 from pipeline.recipe import RANKER, home
 from pipeline.retrieval import gather
 from pipeline.types import F32, hash_id
 from tests.retrieving import DAY, NOW, User, World, entry, queries, vectors, world
 
-BY_NAME = {feature.name: feature for feature in RANKER.features}
+BY_NAME = {feature.name: feature for feature in RANKER.features if not isinstance(feature, Rank)}
+BY_NAME |= {column: feature for feature in RANKER.features if isinstance(feature, Rank) for column in feature.columns}
+RANKS = [name for name, feature in BY_NAME.items() if isinstance(feature, Rank)]
 SECOND = 1000
 
 worlds = st.builds(
@@ -130,8 +133,7 @@ def test_buckets_of_histories() -> None:
 def test_ranks_are_the_best_of_a_name_and_200_where_nothing_was_proposed() -> None:
     here = world(4, 40, 3)
     candidates = everything(here)
-    told = columns("ranks", here, here.ask(), candidates)
-    proposed = 0
+    told, proposed = {name: columns(name, here, here.ask(), candidates)[name] for name in RANKS}, 0
     for at, (row, owner) in enumerate(zip(candidates.rows.tolist(), candidates.owner.tolist(), strict=True)):
         for column, values in told.items():
             places = [
@@ -149,8 +151,9 @@ def test_a_source_that_gave_nothing_leaves_its_rank_at_the_floor() -> None:
     here = world(4, 40, 2)
     whole = everything(here)
     trail = Trail((), (), ("sequence",), whole.trail.gathered, whole.trail.ranked)
-    told = columns("ranks", here, here.ask(), Candidates(whole.rows, whole.owner, whole.scores, trail))
-    assert all(value == pytest.approx(-math.log(201)) for values in told.values() for value in values.tolist())
+    without = Candidates(whole.rows, whole.owner, whole.scores, trail)
+    for name in RANKS:
+        assert columns(name, here, here.ask(), without)[name] == pytest.approx(-math.log(201))
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -172,6 +175,13 @@ def test_the_logarithm_is_taken_of_evidence_alone() -> None:
     assert whole.names == ("popularity", "own")
     assert whole.groups.tolist() == [0, 1, 1, 1, 1, 1]
     matrix(whole, here.ask(), here.catalog, here.model, everything(here))
+
+
+def test_ranks_are_told_with_what_they_are_ranks_of() -> None:
+    assert {feature.name for feature in RANKER.features if isinstance(feature, Rank)} < set(BY_NAME) - set(RANKS)
+    whole = RANKER.shape
+    assert whole.groups[whole.columns.index("rank_trending")] == whole.groups[whole.columns.index("trend_0")]
+    assert len(set(whole.names)) == len(whole.names)
 
 
 def test_features_have_distinct_columns() -> None:
@@ -225,9 +235,3 @@ def test_age_goes_by_the_publishing_time_until_somebody_takes_the_item() -> None
     assert columns("age", here, here.ask(), one)["age"][0] == pytest.approx(math.log1p(DAY / SECOND))
     here.model.put_vectors(vectors("announced", first_seen=NOW - 9 * SECOND))
     assert columns("age", here, here.ask(), one)["age"][0] == pytest.approx(math.log1p(9))
-
-
-def test_every_feature_is_one_the_suite_looks_at() -> None:
-    assert all(isinstance(feature.name, str) and feature.columns for feature in RANKER.features)
-    features: tuple[Feature, ...] = RANKER.features
-    assert len({feature.name for feature in features}) == len(features)
