@@ -1,7 +1,7 @@
 """What of each library is tried: on each data set the settings with the best recall are kept.
 
-Grids are around what the libraries' documentation and papers use; those whose best setting stood at an edge were
-widened until it did not.
+Grids are around what the libraries' documentation and papers use. A best setting at the edge of its grid means that the
+grid is too narrow: widen it before the figure is quoted.
 """
 
 from __future__ import annotations
