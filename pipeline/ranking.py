@@ -257,7 +257,7 @@ class Learned:
         if not isinstance(ranked, _Ranked) or len(ranked.features) != len(self.shape.columns):
             return None
         at = _find(ranked.start, ranked.candidates.rows, shown.owner, shown.rows)
-        return ranked.features[:, at] if (at >= 0).all() else None
+        return np.take(ranked.features, at, axis=1) if (at >= 0).all() else None  # C order, as kernels know it
 
 
 _RANKED = "ranked"

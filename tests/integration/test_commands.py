@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,7 @@ def test_new_feeds_are_followed(headrace: Settings, root: Path) -> None:
         following = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "workers.cli", "feed", "u-1", "--follow", "--json",
             env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's `&` has it ignored
         )  # fmt: skip
         assert following.stdout is not None
         producer = await Producer(headrace).start()
