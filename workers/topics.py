@@ -58,7 +58,11 @@ TOPICS: tuple[Topic, ...] = (
     Topic("catalog", "item id", 1, "compact", "MessagePack", "catalog worker"),
     Topic("model", "record key", 1, "compact", "MessagePack", "trainer", config={"segment.ms": str(_HOUR_MS)}),
     Topic("recent", "partition of events", None, "delete", "packed array", "embedding worker", keep_days=1),
-    Topic("examples", "feed id", 1, "delete", "MessagePack", "retrieval worker", keep_days=3),
+    Topic(
+        "examples", "feed id", 1, "delete", "MessagePack", "retrieval worker", keep_days=3,
+        # 10 KB each, 50 a second and worker. A trainer goes on a minute from where it was: older ones are for looks.
+        config={"retention.bytes": str(1 << 30)},
+    ),
     Topic("dead-letters", "original", 1, "delete", "original bytes", "every worker", keep_days=7),
 )  # fmt: skip
 
