@@ -129,6 +129,11 @@ def docker() -> bool:
         return False
 
 
+def real_broker() -> bool:
+    """Whether a session's broker will be the real thing."""
+    return "TEST_BROKER" in os.environ or kafka_version() is not None or docker()
+
+
 @contextmanager
 def _kafka_local() -> Iterator[Backing]:
     port = _free_port()

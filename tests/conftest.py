@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ class Met:
 
 
 MET = pytest.StashKey[Met]()
+LONG = pytest.StashKey[bool]()
+SEED = pytest.StashKey[int]()
 
 
 # ------------------------------------------------------------------ the account
@@ -50,10 +53,18 @@ MET = pytest.StashKey[Met]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-real", action="store_true", help="fail unless tests met a real Kafka and a real store")
+    parser.addoption("--long", action="store_true", help="the long form of what has one: faults, fuzzing")
+    parser.addoption("--seed", type=int, help="of what is drawn anew in every session: the one that a session printed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[MET] = Met()
+    config.stash[LONG] = config.option.long
+    config.stash[SEED] = secrets.randbits(32) if config.option.seed is None else config.option.seed
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.stash[SEED]} (--seed draws it again)"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -15,7 +15,7 @@ from aiokafka.admin import RecordsToDelete
 
 from pipeline.state import decode
 from tests.conftest import MakeSettings
-from tests.faults.harness import Run
+from tests.faults.run import Run
 from tests.waiting import eventually
 from workers import kafka
 from workers.positions import LaneRefused

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.harness import Run
+from tests.faults.run import Run
 from tests.rawlog import ESCAPED, NAME, raw_batch, write_raw
 from tests.waiting import eventually, run
 from workers.roles import hosted

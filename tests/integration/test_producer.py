@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.faults.harness import Run
+from tests.faults.run import Run
 from tests.waiting import run
 from workers import producer as producing
 from workers.producer import LARGEST_RECORD, ProduceError, Producer

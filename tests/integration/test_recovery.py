@@ -20,7 +20,7 @@ from aiokafka.admin import RecordsToDelete
 from pipeline.blob import durable
 from tests import oracle
 from tests.conftest import MakeSettings
-from tests.faults.harness import Run
+from tests.faults.run import Run
 from tests.waiting import run
 from workers import kafka, topics
 from workers.outside import verify as verifying

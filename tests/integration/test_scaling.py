@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.conftest import MakeSettings
-from tests.faults.harness import Run
+from tests.faults.run import Run
 from tests.pipelines import FAST, Pipeline, pipeline
 from tests.waiting import eventually
 from workers.outside.audit import audit
@@ -66,7 +66,7 @@ def test_workers_come_and_go_under_load(make_settings: MakeSettings) -> None:
             lag = await drained(settings, pipe.store, pipe.process.lag)
             assert lag.total == 0
             found = await audit(settings)
-            assert found.events == run.sent
+            assert found.events == run.driver.sent
             assert len(found.newest) > 100
             assert (found.stale, found.unannounced, found.dead_letters) == ([], [], 0)
             verdict = await run.verdict()

@@ -1,0 +1,49 @@
+"""kill -9 Redis under load, once with its append-only file's tail lost.
+
+States and positions go back together: the worker finds a GAP, claims again and replays what was lost; it does not
+restart. Users equal byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.backing import url_of
+from tests.conftest import MakeSettings
+from tests.faults.account import Fault
+from tests.faults.run import FAST, SLOW, Run
+from workers.embedded import Server
+
+
+def lose_tail(folder: Path, size: int) -> None:
+    """Cut `size` bytes off the append-only file, as a crash of the machine does."""
+    if size:
+        (newest,) = folder.glob("appendonlydir/*.incr.aof")
+        os.truncate(newest, newest.stat().st_size - size)
+
+
+@pytest.mark.parametrize("own_store", ["redis"], indirect=True)
+def test_redis_killed(fault: Fault, make_settings: MakeSettings, own_store: Server) -> None:
+    settings = make_settings(**FAST, store_url=url_of(own_store))
+
+    async def proof(run: Run) -> None:
+        worker = run.spawn(**SLOW)
+        for lost_bytes in (0, 20_000):
+            async with run.load():
+                await run.owning_with_lag(worker)
+                pid = own_store.pid
+                own_store.kill()
+                lose_tail(own_store.folder, lost_bytes)
+                own_store.start()
+                assert own_store.pid != pid
+                fault.bit("killed", 1)
+                fault.recovered(await run.all_moving())
+        await fault.settled(run)
+        fault.bit("outages met", worker.logged("store not ready"))
+        fault.bit("gaps", worker.logged("gap:"))
+        assert worker.runs
+
+    fault.prove(settings, proof)

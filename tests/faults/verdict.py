@@ -1,0 +1,85 @@
+"""The verdict: what store and `states` hold compared with what the log says they must hold, told by the oracle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import redis
+
+from pipeline.state import durable, embedding
+from tests import oracle
+from tests.faults import looking
+from workers.settings import Settings
+from workers.wire.state import decode_state
+
+
+@dataclass
+class Verdict:
+    """What the store holds compared with what the log says it must hold."""
+
+    users: int
+    events: int = 0
+    bad: int = 0  # events that nobody can read
+    duplicates: int = 0  # events with an id that their user had already
+    wrong: list[str] = field(default_factory=list)  # users missing, too many, or with other durable bytes
+    wrong_embeddings: list[str] = field(default_factory=list)
+    positions_wrong: list[int] = field(default_factory=list)
+    unannounced: list[str] = field(default_factory=list)  # users whose last version is not on `states`
+    announced_again: int = 0  # records of `states` for events that the store had already when they were delivered
+
+    def assert_equal(self) -> None:
+        """Same users, same positions, same bytes; everyone's last version announced."""
+        assert self.users > 0
+        assert not self.wrong, f"{len(self.wrong)} users differ: {self.wrong[:5]}"
+        assert not self.positions_wrong, f"partitions that do not stand at their log's end: {self.positions_wrong}"
+        assert not self.unannounced, f"{len(self.unannounced)} users unannounced: {self.unannounced[:5]}"
+        assert not self.wrong_embeddings, f"{len(self.wrong_embeddings)} embeddings differ: {self.wrong_embeddings[:5]}"
+
+
+async def judge(settings: Settings, vectors: Mapping[int, list[float]]) -> Verdict:
+    """Replay the log in the oracle and compare. `vectors`: the frozen model, item hash -> e_in."""
+    log = await looking.read(settings, "events")
+    log.sort(key=lambda r: (r.partition, r.offset))
+    records = [oracle.Record(r.key, r.value, r.headers, r.timestamp, r.partition, r.offset) for r in log]
+    rules = oracle.Rules(now=int(time.time() * 1000), clock=settings.clock, partitions=settings.kafka.partitions)
+    expected = oracle.replay(records, rules)
+    verdict = Verdict(len(expected.users), len(records), len(expected.bad), expected.duplicates)
+    _compare_users(settings, vectors, expected, verdict)
+    positions = await looking.positions(settings)
+    ends = await looking.log_ends(settings)
+    verdict.positions_wrong = [p for p, end in ends.items() if end and (p not in positions or positions[p].next != end)]
+    _compare_announced(expected, await looking.read(settings, "states"), verdict)
+    return verdict
+
+
+def _compare_users(
+    settings: Settings, vectors: Mapping[int, list[float]], expected: oracle.Replay, verdict: Verdict
+) -> None:
+    k = settings.model.dimension
+    with redis.Redis.from_url(settings.store.url) as client:
+        pattern = f"{settings.prefix}:u:*"
+        found = {key.decode().split("}:", 1)[1]: client.get(key) for key in client.scan_iter(pattern, 1000)}
+    for user in sorted(set(found) | set(expected.users)):
+        blob = found.get(user)
+        if blob is None or user not in expected.users or durable(blob) != expected.durable(user, k):
+            verdict.wrong.append(user)
+        elif not np.array_equal(embedding(blob), oracle.embedding(expected.users[user], vectors, k)):
+            verdict.wrong_embeddings.append(user)
+
+
+def _compare_announced(expected: oracle.Replay, announced: Iterable[Any], verdict: Verdict) -> None:
+    versions: dict[str, int] = {}
+    for record in announced:
+        user = record.key.decode()
+        if record.value is None:
+            last = int(dict(record.headers)["offset"])
+        else:
+            state = decode_state(record.value)
+            last = max(fresh.offset for fresh in state.fresh)
+            verdict.announced_again += state.evicted is None
+        versions[user] = max(versions.get(user, 0), last + 1)
+    verdict.unannounced = [u for u, version in expected.announced().items() if versions.get(u, 0) < version]
