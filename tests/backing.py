@@ -5,7 +5,8 @@
 | broker | Apache Kafka from Maven's jars (Java and mvn): `tools/kafka-local` | the same in Docker | the embedded one |
 | store | `redis-server` on the PATH | Redis in Docker | the embedded Valkey |
 
-`TEST_BROKER=host:port` and `TEST_STORE=redis://...` use what runs there already.
+`TEST_BROKER=host:port` and `TEST_STORE=redis://...` use what runs there already, on loopback: beyond it Headrace
+wants TLS and a login, which the tests do not give.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import faust
 import mode
 import structlog
 
+from workers import security
 from workers.decoding import read_any_header
 from workers.settings import Settings
 
@@ -139,6 +140,7 @@ def _faust_app(settings: Settings, name: str, datadir: str) -> Any:
     return faust.App(
         f"{settings.prefix}-{name}",
         broker=[f"kafka://{address}" for address in settings.kafka.bootstrap.split(",")],
+        broker_credentials=_credentials(security.broker_options(settings)),
         datadir=datadir,
         processing_guarantee="at_least_once",
         store="memory://",
@@ -162,3 +164,16 @@ def _faust_app(settings: Settings, name: str, datadir: str) -> Any:
         producer_acks=-1,
         producer_request_timeout=60,
     )
+
+
+def _credentials(options: dict[str, Any]) -> Any:
+    """The broker's options as Faust takes them; None = PLAINTEXT. Without a context Faust's SASL is without TLS."""
+    context = options.get("ssl_context")
+    if "sasl_mechanism" in options:
+        return faust.SASLCredentials(
+            username=options["sasl_plain_username"],
+            password=options["sasl_plain_password"],
+            mechanism=options["sasl_mechanism"],
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context is not None else None

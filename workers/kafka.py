@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,18 +15,25 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, codec
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import create_conn
 from aiokafka.errors import (
+    AuthenticationFailedError,
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
+    IllegalSaslStateError,
     IncompatibleBrokerVersion,
+    KafkaConnectionError,
     KafkaError,
     NotCoordinatorForGroupError,
+    SaslAuthenticationFailed,
     UnknownError,
+    UnsupportedSaslMechanismError,
     UnsupportedVersionError,
     for_code,
 )
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
+from workers import security
 from workers.decoding import read_any_header
 from workers.settings import Settings
 
@@ -46,10 +54,16 @@ _TOPIC_POLL_S = 0.1
 _GROUPS_WITHIN_S = 15.0
 _GROUPS_POLL_S = 0.2
 _MEMBERS = 5  # place of the members in a described group
+# Asking again would not help: a person has to mend a name, a password, a certificate.
+_LOGIN = (AuthenticationFailedError, SaslAuthenticationFailed, UnsupportedSaslMechanismError, IllegalSaslStateError)
 
 
 class BrokerUnavailable(RuntimeError):
     """The broker did not answer within the time given at start."""
+
+
+class BrokerRefused(RuntimeError):
+    """The broker and we do not accept each other: user, password, mechanism or certificate."""
 
 
 class TopicMissing(RuntimeError):
@@ -65,7 +79,10 @@ class Broker:
 
 
 async def wait_for_broker(settings: Settings) -> Broker:
-    """Try until a broker answers. Raises BrokerUnavailable after `kafka.connect_timeout_s`."""
+    """Try until a broker answers.
+
+    Raises BrokerUnavailable after `kafka.connect_timeout_s`, BrokerRefused, Insecure.
+    """
     timeout_s = settings.kafka.connect_timeout_s
     trouble: Exception | None = None
     try:
@@ -83,7 +100,8 @@ async def wait_for_broker(settings: Settings) -> Broker:
     except TimeoutError:
         raise BrokerUnavailable(
             f"kafka: {settings.kafka.bootstrap} did not answer within {timeout_s:g} s "
-            f"({trouble or 'no answer'}); start it, or set kafka.bootstrap"
+            f"({trouble or 'no answer'}); start it, or set kafka.bootstrap; a broker that wants TLS only hangs up on "
+            "a client without: kafka.security_protocol"
         ) from None
 
 
@@ -91,13 +109,47 @@ async def _probe(settings: Settings) -> Broker:
     client = AIOKafkaClient(
         bootstrap_servers=settings.kafka.bootstrap,
         client_id=settings.prefix,
-        request_timeout_ms=min(_PROBE_TIMEOUT_MS, round(1000 * settings.kafka.connect_timeout_s)),
+        request_timeout_ms=_probe_timeout_ms(settings),
+        **security.broker_options(settings),
     )
     try:
-        await client.bootstrap()
+        try:
+            await client.bootstrap()
+        except KafkaConnectionError:
+            await _knock(client, settings)
+            raise
+        security.guard_broker(settings, (broker.host for broker in client.cluster.brokers()))
         return Broker(brokers=len(client.cluster.brokers()), idempotent=await _gives_producer_ids(client))
     finally:
         await client.close()
+
+
+def _probe_timeout_ms(settings: Settings) -> int:
+    return min(_PROBE_TIMEOUT_MS, round(1000 * settings.kafka.connect_timeout_s))
+
+
+async def _knock(client: AIOKafkaClient, settings: Settings) -> None:
+    """Raise why the bootstrap failed, which the client only logs: BrokerRefused, or what a connection raises."""
+    for host, port, _ in client.hosts:
+        try:
+            connection = await create_conn(
+                host,
+                port,
+                client_id=settings.prefix,
+                request_timeout_ms=_probe_timeout_ms(settings),
+                **security.broker_options(settings),
+            )
+        except _LOGIN as error:
+            raise BrokerRefused(
+                f"kafka: {host}:{port} refused the user {settings.kafka.user} ({error}); check kafka.user, "
+                "kafka.password_file, kafka.sasl_mechanism"
+            ) from None
+        except ssl.SSLError as error:
+            raise BrokerRefused(
+                f"kafka: {host}:{port}: no TLS that both sides accept ({error}); check kafka.security_protocol, "
+                "kafka.ca_file, kafka.cert_file"
+            ) from None
+        connection.close()
 
 
 async def _gives_producer_ids(client: AIOKafkaClient) -> bool:
@@ -141,6 +193,7 @@ async def start_producer(settings: Settings) -> AIOKafkaProducer:
         max_request_size=LARGEST_REQUEST,
         request_timeout_ms=_REQUEST_TIMEOUT_MS,
         metadata_max_age_ms=_METADATA_AGE_MS,
+        **security.broker_options(settings),
     )
     try:
         await producer.start()
@@ -174,6 +227,7 @@ def consumer(settings: Settings, group: str | None = None, **options: Any) -> AI
             "heartbeat_interval_ms": round(1000 * kafka.heartbeat_s),
             "rebalance_timeout_ms": round(2000 * kafka.session_timeout_s),
             "max_poll_interval_ms": _FOR_EVER_MS,
+            **security.broker_options(settings),
             **options,
         }
     )
@@ -213,6 +267,7 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
         bootstrap_servers=settings.kafka.bootstrap,
         client_id=settings.prefix,
         request_timeout_ms=_REQUEST_TIMEOUT_MS,
+        **security.broker_options(settings),
     )
     try:
         await client.start()

@@ -16,41 +16,29 @@ from typing import Any, Literal
 
 import msgspec
 
+from workers.connections import Kafka, Section, SettingsError, Store, resolved, rules_of_connections, secret
+
+__all__ = [
+    "ACTIONS",
+    "Action",
+    "Feed",
+    "Kafka",
+    "Model",
+    "Settings",
+    "SettingsError",
+    "Store",
+    "Users",
+    "flat_names",
+    "load",
+]
+
 ENV = "HEADRACE_"
 FAILPOINT_ENV = "HEADRACE_FAILPOINT_"  # its own prefix: not a setting
 SETTINGS_FILE = "headrace.toml"
 PREFIX = re.compile("[A-Za-z0-9_-]{1,100}")
 
 
-class SettingsError(ValueError):
-    """A setting that cannot be used; the message is one clear line."""
-
-
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class Kafka(_Section, frozen=True):
-    """How to reach the broker."""
-
-    bootstrap: str = "127.0.0.1:9092"
-    partitions: int = 12  # of events, states, feeds, recent: part of the contract of a prefix
-    replication: int = 1
-    session_timeout_s: float = 10.0
-    heartbeat_s: float = 1.0
-    fetch_wait_ms: int = 50  # 20 on a broker that does not wake a pending fetch
-    connect_timeout_s: float = 60.0  # a broker that is missing at start: retried so long, then exit
-
-
-class Store(_Section, frozen=True):
-    """How to reach Redis or Valkey."""
-
-    url: str = "redis://127.0.0.1:6379/0"
-    connect_timeout_s: float = 60.0
-    call_timeout_s: float = 5.0
-
-
-class Users(_Section, frozen=True):
+class Users(Section, frozen=True):
     """What is kept of a user."""
 
     ttl_days: float = 90.0  # a state without events for so long expires
@@ -58,7 +46,7 @@ class Users(_Section, frozen=True):
     neighbours: int = 200_000  # users whose last items a retrieval worker keeps in memory, 300 bytes each
 
 
-class Model(_Section, frozen=True):
+class Model(Section, frozen=True):
     """The item model; `dimension` is part of the contract of a prefix."""
 
     dimension: int = 64
@@ -69,7 +57,7 @@ class Model(_Section, frozen=True):
     checkpoint_s: float = 60.0
 
 
-class Feed(_Section, frozen=True):
+class Feed(Section, frozen=True):
     """What a feed holds."""
 
     size: int = 10
@@ -81,7 +69,7 @@ class Feed(_Section, frozen=True):
     default_every_s: float = 10.0  # the default feed for strangers
 
 
-class Action(_Section, frozen=True):
+class Action(Section, frozen=True):
     """What an action means. `code` is stored in states: never change it once used."""
 
     code: int
@@ -107,7 +95,7 @@ ACTIONS: dict[str, Action] = {
 }
 
 
-class Settings(_Section, frozen=True):
+class Settings(Section, frozen=True):
     """All settings of a process."""
 
     prefix: str = "headrace"
@@ -148,16 +136,17 @@ def load(
         if value is not None:
             _put(tree, name, value, where=f"--{name.replace('_', '-')}")
     try:
-        settings = msgspec.convert(tree, Settings, strict=False)
+        settings = msgspec.convert(tree, Settings, strict=False, dec_hook=secret)
     except msgspec.ValidationError as error:
         raise SettingsError(f"settings: {error}") from None
-    return _checked(settings)
+    kafka, store = resolved(settings.kafka, settings.store)
+    return _checked(msgspec.structs.replace(settings, kafka=kafka, store=store))
 
 
 def flat_names() -> Iterator[tuple[str, tuple[str, ...]]]:
     """Every scalar setting: its flat name and its path."""
     for field in msgspec.structs.fields(Settings):
-        if isinstance(field.type, type) and issubclass(field.type, _Section):
+        if isinstance(field.type, type) and issubclass(field.type, Section):
             for inner in msgspec.structs.fields(field.type):
                 yield f"{field.name}_{inner.name}", (field.name, inner.name)
         elif field.name != "actions":
@@ -195,6 +184,7 @@ def _checked(settings: Settings) -> Settings:
     own = [action.code for name, action in settings.actions.items() if name not in ACTIONS]
     recoded = [name for name, action in ACTIONS.items() if actions[name].code != action.code]
     rules = [
+        *rules_of_connections(settings.kafka, settings.store),
         (1 <= settings.kafka.partitions <= 1024, "kafka.partitions must be 1..1024"),
         (1 <= settings.users.neighbours <= 1 << 24, "users.neighbours must be 1..16777216"),
         (4 <= settings.model.dimension <= 1024, "model.dimension must be 4..1024"),

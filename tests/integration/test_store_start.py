@@ -95,12 +95,9 @@ def test_a_missing_store_is_one_line_in_time(prefix: str) -> None:
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1", "127.0.0.1:6379", "redis://127.0.0.1:x/0", "redis://127.0.0.1/0?nope=1"]
-)
-def test_a_bad_address_is_one_line(prefix: str, url: str) -> None:
+def test_a_bad_option_of_an_address_is_one_line(prefix: str) -> None:
     with pytest.raises(StoreRefused, match=r"cannot use store\.url"):
-        run(Store.connect(load(environ={}, flags={"store_url": url, "prefix": prefix})))
+        run(Store.connect(load(environ={}, flags={"store_url": "redis://127.0.0.1/0?nope=1", "prefix": prefix})))
 
 
 def test_what_is_no_redis_is_one_line(prefix: str) -> None:

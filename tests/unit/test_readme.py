@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from workers.secret import Secret
 from workers.settings import ACTIONS, Settings, flat_names
 from workers.topics import TOPICS, Topic
 
@@ -36,7 +37,7 @@ def kept(topic: Topic) -> str:
 
 def test_settings_and_their_defaults() -> None:
     defaults = {
-        ".".join(path): default if isinstance(default, str) else msgspec.json.encode(default).decode()
+        ".".join(path): str(default) if isinstance(default, str | Secret) else msgspec.json.encode(default).decode()
         for _, path in flat_names()
         for default in [reduce(getattr, path, Settings())]
     }

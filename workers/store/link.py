@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.exceptions import AuthenticationError, AuthorizationError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from workers import security
+from workers.settings import Store
 
 log = structlog.get_logger()
 
@@ -51,16 +55,20 @@ class StoreUnavailable(StoreError):
 class Link:
     """A connection of its own; `run` returns only when every command is answered."""
 
-    def __init__(self, url: str, call_timeout_s: float) -> None:
-        """Parse `url` (redis://, rediss:// or unix://) without connecting. Raises StoreRefused for another one."""
+    def __init__(self, store: Store) -> None:
+        """Parse `store.url` (redis://, rediss:// or unix://) without connecting. Raises StoreRefused for another one,
+        Insecure for one that is beyond loopback without TLS and password."""
+        options: dict[str, Any] = security.store_options(store)
         try:
-            options: dict[str, Any] = dict(parse_url(url))
+            options |= parse_url(store.url)
             kind: type[AbstractConnection] = options.pop("connection_class", Connection)
-            self._connection = kind(**options, protocol=2, socket_timeout=None, socket_connect_timeout=call_timeout_s)
+            options |= {"socket_timeout": None, "socket_connect_timeout": store.call_timeout_s}
+            self._connection = kind(**options, protocol=2)
         except (ValueError, TypeError) as error:
             raise StoreRefused(f"store: cannot use store.url: {error}") from None
-        self._timeout_s = call_timeout_s
+        self._timeout_s = store.call_timeout_s
         self._lock = asyncio.Lock()
+        self._opening = False  # nothing was ever answered: what only a person can mend is said, not waited for
         self._repeating = 0  # `run`s that are at it again
         self.trouble: Exception | None = None  # why calls were repeated the last time
         self.retries = 0  # attempts that left a call unanswered
@@ -73,7 +81,9 @@ class Link:
         return str(at["path"]) if "path" in at else f"{at['host']}:{at['port']}"
 
     async def open(self, timeout_s: float) -> None:
-        """Wait until the server answers. Raises StoreUnavailable after `timeout_s`, StoreRefused for a wrong user."""
+        """Wait until the server answers. Raises StoreUnavailable after `timeout_s`, StoreRefused for a wrong user or a
+        certificate that is not trusted."""
+        self._opening = True
         try:
             await asyncio.wait_for(self.run([_PING]), timeout_s)
         except TimeoutError:
@@ -85,6 +95,8 @@ class Link:
         except StoreError:
             await self.close()
             raise
+        finally:
+            self._opening = False
 
     async def close(self) -> None:
         """Close the connection; the next call would open it again."""
@@ -142,9 +154,13 @@ class Link:
                     limit.reschedule(loop.time() + self._timeout_s)  # a slow server that answers is not a dead one
         except (AuthenticationError, AuthorizationError) as error:
             await self.close()
-            raise StoreRefused(f"store: {self.where} refused user or password ({error}); set store.url") from None
+            raise StoreRefused(
+                f"store: {self.where} refused user or password ({error}); set store.user and store.password_file"
+            ) from None
         except (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError) as error:
             await self.close()
+            if self._opening:
+                self._refuse_untrusted(error)
             return error
         except RedisError as error:  # to a command of the handshake, or no Redis at all
             await self.close()
@@ -156,6 +172,16 @@ class Link:
         if isinstance(trouble, ReadOnlyError):
             await self.close()  # after a failover the address leads to another server, this connection does not
         return trouble
+
+    def _refuse_untrusted(self, error: BaseException | None) -> None:
+        """Raise StoreRefused if `error` comes of TLS. Later it would be waited for: a server may be changed over."""
+        while error is not None and not isinstance(error, ssl.SSLError):
+            error = error.__cause__ or error.__context__
+        if error is not None:
+            raise StoreRefused(
+                f"store: {self.where}: no TLS that both sides accept ({_line(error)}); check store.url, store.ca_file, "
+                "store.cert_file"
+            )
 
     def _note(self, trouble: Exception, *, first: bool) -> None:
         self.trouble = trouble
@@ -175,5 +201,5 @@ def _passes(error: RedisError) -> bool:
     return code in _PASSING or _NO_FUNCTION in str(error)
 
 
-def _line(error: Exception | None) -> str:
+def _line(error: BaseException | None) -> str:
     return str(error).splitlines()[0] if str(error or "") else type(error or TimeoutError()).__name__

@@ -149,8 +149,9 @@ class Store:
 
     @classmethod
     async def connect(cls, settings: Settings) -> Self:
-        """Open the store; raises StoreUnavailable after `store.connect_timeout_s`, StoreRefused for a bad address."""
-        link = Link(settings.store.url, settings.store.call_timeout_s)
+        """Open the store; raises StoreUnavailable after `store.connect_timeout_s`, StoreRefused for a bad address
+        or login, Insecure."""
+        link = Link(settings.store)
         await link.open(settings.store.connect_timeout_s)
         return cls(settings, link)
 
