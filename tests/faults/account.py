@@ -17,6 +17,7 @@ from tests.faults.verdict import Verdict
 from workers.settings import Settings
 
 N = TypeVar("N", int, float)
+PASSING = 0.2  # of the events: users who come and go, so that nothing later makes up for a lost last announcement
 HEADER = ("fault", "test", "form", "amounts", "what bit", "recovery", "result")
 
 
@@ -46,6 +47,14 @@ class Fault:
         self.row, self.folder, self.seed, self.long = row, folder, seed, long
         self.entry = COMMAND_LINE
 
+    def mutated(self, mutation: str) -> Fault:
+        """The short form of a fault, for workers that are broken on purpose (mutants.py); it is in no table."""
+        folder = self.folder / mutation
+        folder.mkdir()
+        fault = Fault(Row(self.row.number, mutation, "short"), folder, self.seed, long=False)
+        fault.entry = ("tests.faults.mutants", mutation)
+        return fault
+
     def amount(self, name: str, short: N, long: N) -> N:
         """The amount of this form; the table tells it."""
         chosen = long if self.long else short
@@ -69,16 +78,14 @@ class Fault:
         are printed."""
 
         async def proved() -> None:
-            run = Run(settings, self.folder, self.seed, self.entry)
-            try:
-                await run.prepare()
-                await proof(run)
-            except BaseException:
-                for worker in run.workers:
-                    print(f"--- {worker.log}, exit status {worker.process.poll()}\n{worker.last_words()}")
-                raise
-            finally:
-                await run.stop()
+            async with Run(settings, self.folder, self.seed, self.entry, PASSING) as run:
+                try:
+                    await run.prepare()
+                    await proof(run)
+                except BaseException:
+                    for worker in run.workers:
+                        print(f"--- {worker.log}, exit status {worker.process.poll()}\n{worker.last_words()}")
+                    raise
 
         asyncio.run(proved())
 

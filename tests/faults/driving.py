@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import json
-from collections import deque
-from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
@@ -21,20 +21,54 @@ from workers.wire.model import encode_vectors
 USERS, ITEMS = 300, 200
 ACTIONS = ("view", "click", "like", "purchase", "dislike", "impression", "profile", "tap")
 _SHARES = (0.46, 0.3, 0.1, 0.05, 0.03, 0.02, 0.02, 0.02)
-_RESENT_WITHIN = 20  # a resent event is one of the last so many
+_PASSES = 3  # events of a user who only passes by
 _PAUSE_S = 0.1  # between two batches of a load
 
 
-class Driver:
-    """Writes events, and a model that does not move. Counts what it wrote."""
+class Shares(TypedDict, total=False):
+    """Shares of what `Driver.drive` writes."""
 
-    def __init__(self, settings: Settings, rng: np.random.Generator) -> None:
+    resend: float  # comes again with the same id ...
+    resend_within: int  # ... when up to so many others were drawn
+    bad: float  # is followed by a record that is no event
+    forget: float  # is an order to forget its user
+
+
+@contextlib.asynccontextmanager
+async def again_and_again(write: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Write without a break for as long as the block runs."""
+    ended = asyncio.Event()
+
+    async def writing() -> None:
+        while not ended.is_set():
+            await write()
+            await asyncio.sleep(_PAUSE_S)
+
+    task = asyncio.create_task(writing())
+    try:
+        yield
+    finally:
+        ended.set()
+        await task
+
+
+class Driver:
+    """Writes events, and a model that does not move. Counts what it wrote.
+
+    300 users are there all the time. The share `passing` of the events belongs to others, who each come with three
+    events and never again.
+    """
+
+    def __init__(self, settings: Settings, rng: np.random.Generator, passing: float = 0.0) -> None:
         self.settings = settings
+        self.passing = passing
         self.sent = 0
         self.resent = 0
         self.vectors: dict[int, list[float]] = {}
         self._rng = rng
-        self._recent: deque[tuple[bytes, bytes]] = deque(maxlen=_RESENT_WITHIN)
+        self._drawn = 0
+        self._passed = 0
+        self._due: list[tuple[int, bytes, bytes]] = []  # events to send again: when so many are drawn, key, event
         self._rules = oracle.Rules(partitions=settings.kafka.partitions, partitioner=settings.partitioner)
         self._producer: AIOKafkaProducer | None = None
 
@@ -57,42 +91,39 @@ class Driver:
             records.append((f"v:i-{i}".encode(), encode_vectors(vectors, epoch=1, version=1)))
         await self.write("model", [(key, value, 0) for key, value in records])
 
-    async def drive(self, events: int, resend: float = 0.0, bad: float = 0.01, forget: float = 0.01) -> None:
-        """Write events of 300 users: shares of them again with the same id a little later, unreadable, forgetting."""
+    async def drive(self, events: int, **shares: Unpack[Shares]) -> None:
+        """Write events; of 100 one is followed by a bad record and one orders to forget, unless `shares` say so."""
+        await self.write_events(self.draw(events, **shares))
+
+    def draw(
+        self, events: int, resend: float = 0.0, resend_within: int = 20, bad: float = 0.01, forget: float = 0.01
+    ) -> list[tuple[bytes, bytes]]:
+        """What `drive` writes, not written."""
         records: list[tuple[bytes, bytes]] = []
         for _ in range(events):
+            self._drawn += 1
             key, event = self.event(forget)
             records.append((key, event))
-            self._recent.append((key, event))
             if self._rng.random() < resend:
-                records.append(self._recent[self._rng.integers(len(self._recent))])
-                self.resent += 1
+                heapq.heappush(self._due, (self._drawn + int(self._rng.integers(resend_within)), key, event))
             if self._rng.random() < bad:
                 records.append((key, b"\xff not an event"))
-        await self.write_events(records)
+            while self._due and self._due[0][0] <= self._drawn:
+                records.append(heapq.heappop(self._due)[1:])
+                self.resent += 1
+        return records
 
     @contextlib.asynccontextmanager
-    async def load(self, batch: int = 200, **shares: float) -> AsyncIterator[None]:
+    async def load(self, batch: int = 200, **shares: Unpack[Shares]) -> AsyncIterator[None]:
         """Write events without a break for as long as the block runs: load for a fault to happen under. `shares` are
         those of `drive`."""
-        ended = asyncio.Event()
-
-        async def write() -> None:
-            while not ended.is_set():
-                await self.drive(batch, **shares)
-                await asyncio.sleep(_PAUSE_S)
-
-        writing = asyncio.create_task(write())
-        try:
+        async with again_and_again(lambda: self.drive(batch, **shares)):
             yield
-        finally:
-            ended.set()
-            await writing
 
     def event(self, forget: float = 0.0) -> tuple[bytes, bytes]:
         """One event as key and JSON, not written."""
         rng = self._rng
-        user, item = f"u-{rng.integers(USERS)}", f"i-{rng.integers(ITEMS)}"
+        user, item = self._user(), f"i-{rng.integers(ITEMS)}"
         action = "forget" if rng.random() < forget else str(rng.choice(ACTIONS, p=_SHARES))
         event: dict[str, Any] = {"user_id": user, "action": action, "event_id": f"e-{rng.integers(2**62)}"}
         if action == "profile":
@@ -102,6 +133,12 @@ class Driver:
         elif action != "forget":
             event["item_id"] = item
         return user.encode(), json.dumps(event).encode()
+
+    def _user(self) -> str:
+        if self._rng.random() < self.passing:
+            self._passed += 1
+            return f"p-{self._passed // _PASSES}"
+        return f"u-{self._rng.integers(USERS)}"
 
     async def write_events(self, records: Iterable[tuple[bytes, bytes]]) -> None:
         """Write records of `events`, each to the partition of its key; returns when all are acknowledged."""

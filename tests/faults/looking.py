@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from workers import kafka
 from workers.settings import Settings
@@ -31,20 +31,31 @@ async def read(settings: Settings, dataset: str) -> list[Any]:
         await consumer.stop()
 
 
-async def positions(settings: Settings) -> dict[int, Position]:
-    """Where each partition of `events` stands in the store."""
-    store = await Store.connect(settings)
-    try:
-        return await store.positions(range(settings.kafka.partitions))
-    finally:
-        await store.close()
+class Lookout:
+    """Looks at positions again and again; keeps its connections until it is closed."""
 
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store: Store | None = None
+        self._consumer: AIOKafkaConsumer | None = None
 
-async def log_ends(settings: Settings) -> dict[int, int]:
-    """Where each partition of `events` ends."""
-    consumer = await kafka.start_consumer(settings, group=None)
-    try:
-        tps = [TopicPartition(settings.topic("events"), p) for p in range(settings.kafka.partitions)]
-        return {tp.partition: end for tp, end in (await consumer.end_offsets(tps)).items()}
-    finally:
-        await consumer.stop()
+    async def close(self) -> None:
+        """Let go of store and broker."""
+        if self._store is not None:
+            await self._store.close()
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    async def positions(self) -> dict[int, Position]:
+        """Where each partition of `events` stands in the store."""
+        if self._store is None:
+            self._store = await Store.connect(self._settings)
+        return await self._store.positions(range(self._settings.kafka.partitions))
+
+    async def log_ends(self) -> dict[int, int]:
+        """Where each partition of `events` ends."""
+        if self._consumer is None:
+            self._consumer = await kafka.start_consumer(self._settings, group=None)
+        topic = self._settings.topic("events")
+        tps = [TopicPartition(topic, p) for p in range(self._settings.kafka.partitions)]
+        return {tp.partition: end for tp, end in (await self._consumer.end_offsets(tps)).items()}

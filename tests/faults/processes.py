@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from workers.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_WITHIN_S = 30.0
-COMMAND_LINE = ("workers.cli",)  # the module that a worker process runs, and its first arguments
+COMMAND_LINE: tuple[str, ...] = ("workers.cli",)  # the module that a worker process runs, and its first arguments
 
 
 @dataclass
@@ -61,6 +62,10 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.kill()
             return -9
+
+    async def stopped(self) -> int:
+        """`stop`, while the driver goes on."""
+        return await asyncio.to_thread(self.stop)
 
     def resident(self) -> int:
         """Bytes of memory that the process holds now."""

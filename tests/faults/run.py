@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, Unpack
 
 import numpy as np
 
 from tests.faults import looking, processes
-from tests.faults.driving import Driver
+from tests.faults.driving import Driver, Shares
 from tests.faults.processes import COMMAND_LINE, Stopwatch, Worker
 from tests.faults.verdict import Verdict, judge
 from tests.waiting import eventually
@@ -36,21 +36,30 @@ class Run:
         folder: Path = Path(),
         seed: int | Sequence[int] = 1,
         entry: tuple[str, ...] = COMMAND_LINE,
+        passing: float = 0.0,
     ) -> None:
         self.settings, self.folder = settings, folder
         self.workers: list[Worker] = []
-        self.driver = Driver(settings, np.random.default_rng(seed))
+        self.driver = Driver(settings, np.random.default_rng(seed), passing)
+        self._lookout = looking.Lookout(settings)
         self._entry = entry
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
 
     async def prepare(self) -> None:
         """A frozen model: fixed records, no trainer. Topics and store are there."""
         await self.driver.freeze_model()
 
     async def stop(self) -> None:
-        """End every process that is left."""
+        """End every process that is left, and let go of broker and store."""
         for worker in self.workers:
             processes.end(worker)
         await self.driver.close()
+        await self._lookout.close()
 
     # ---------------------------------------------------------------- workers
     def spawn(self, role: str = "embedding", **environ: str) -> Worker:
@@ -69,7 +78,7 @@ class Run:
         return sum(worker.logged(text) for worker in self.workers)
 
     # ---------------------------------------------------------------- driving
-    async def drive(self, events: int, **shares: float) -> None:
+    async def drive(self, events: int, **shares: Unpack[Shares]) -> None:
         """Write events; see `Driver.drive`."""
         await self.driver.drive(events, **shares)
 
@@ -78,7 +87,7 @@ class Run:
         while self.driver.sent < events:
             await self.driver.drive(min(5000, events - self.driver.sent))
 
-    def load(self, batch: int = 200, **shares: float) -> AbstractAsyncContextManager[None]:
+    def load(self, batch: int = 200, **shares: Unpack[Shares]) -> AbstractAsyncContextManager[None]:
         """Write events for as long as the block runs; see `Driver.load`."""
         return self.driver.load(batch, **shares)
 
@@ -89,11 +98,11 @@ class Run:
 
     async def positions(self) -> dict[int, Position]:
         """Where each partition of `events` stands in the store."""
-        return await looking.positions(self.settings)
+        return await self._lookout.positions()
 
     async def log_ends(self) -> dict[int, int]:
         """Where each partition of `events` ends."""
-        return await looking.log_ends(self.settings)
+        return await self._lookout.log_ends()
 
     async def owned_by(self, worker: Worker) -> set[int]:
         """The partitions that `worker` has claimed, and nobody after it."""
@@ -112,6 +121,24 @@ class Run:
             return all([await self.lag_of(worker) > 0 for worker in workers])
 
         await eventually(lagging, within_s)
+
+    async def owning(self, *workers: Worker, within_s: float = 60.0) -> None:
+        """Wait until each of `workers` has claimed partitions."""
+
+        async def all_have_some() -> bool:
+            return all([await self.owned_by(worker) for worker in workers])
+
+        await eventually(all_have_some, within_s)
+
+    async def owns_all(self, worker: Worker, within_s: float = 60.0) -> float:
+        """Wait until `worker` has claimed every partition, and nobody after it; the seconds it took."""
+        watch = Stopwatch()
+
+        async def all_its() -> bool:
+            return len(await self.owned_by(worker)) == self.settings.kafka.partitions
+
+        await eventually(all_its, within_s)
+        return watch.seconds()
 
     async def all_moving(self, within_s: float = 90.0) -> float:
         """Wait, under load, until every partition's position has moved on from where it is now; the seconds it took."""
@@ -139,4 +166,4 @@ class Run:
 
     async def verdict(self) -> Verdict:
         """Replay the log in the oracle and compare."""
-        return await judge(self.settings, self.driver.vectors)
+        return await judge(self.settings, self.driver.vectors, self._lookout)

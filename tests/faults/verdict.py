@@ -40,7 +40,7 @@ class Verdict:
         assert not self.wrong_embeddings, f"{len(self.wrong_embeddings)} embeddings differ: {self.wrong_embeddings[:5]}"
 
 
-async def judge(settings: Settings, vectors: Mapping[int, list[float]]) -> Verdict:
+async def judge(settings: Settings, vectors: Mapping[int, list[float]], lookout: looking.Lookout) -> Verdict:
     """Replay the log in the oracle and compare. `vectors`: the frozen model, item hash -> e_in."""
     log = await looking.read(settings, "events")
     log.sort(key=lambda r: (r.partition, r.offset))
@@ -49,8 +49,8 @@ async def judge(settings: Settings, vectors: Mapping[int, list[float]]) -> Verdi
     expected = oracle.replay(records, rules)
     verdict = Verdict(len(expected.users), len(records), len(expected.bad), expected.duplicates)
     _compare_users(settings, vectors, expected, verdict)
-    positions = await looking.positions(settings)
-    ends = await looking.log_ends(settings)
+    positions = await lookout.positions()
+    ends = await lookout.log_ends()
     verdict.positions_wrong = [p for p, end in ends.items() if end and (p not in positions or positions[p].next != end)]
     _compare_announced(expected, await looking.read(settings, "states"), verdict)
     return verdict

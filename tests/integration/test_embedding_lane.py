@@ -70,9 +70,9 @@ def in_lab(settings: Settings, body: Body) -> None:
         store = await Store.connect(settings)
         producer = await Producer(settings).start()
         try:
-            async with hosted(settings, ["embedding"]) as process:
+            async with Run(settings) as run, hosted(settings, ["embedding"]) as process:
                 await asyncio.wait_for(process.ready(), 60)
-                await body(Lab(settings, process, producer, store, Run(settings)))
+                await body(Lab(settings, process, producer, store, run))
         finally:
             await producer.stop()
             await store.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.run import Run
+from tests.faults.looking import read
 from tests.rawlog import ESCAPED, NAME, raw_batch, write_raw
 from tests.waiting import eventually, run
 from workers.roles import hosted
@@ -22,7 +22,7 @@ def test_an_item_with_one_costs_itself_alone(settings: Settings) -> None:
 
     async def seen(dataset: str, records: int) -> list[Any]:
         async def enough() -> list[Any]:
-            found = await Run(settings).read(dataset)
+            found = await read(settings, dataset)
             return found if len(found) >= records else []
 
         return await eventually(enough, 30)

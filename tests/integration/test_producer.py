@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.faults.run import Run
+from tests.faults.looking import read
 from tests.waiting import run
 from workers import producer as producing
 from workers.producer import LARGEST_RECORD, ProduceError, Producer
@@ -43,7 +43,7 @@ def test_order_batches_and_partitions(settings: Settings) -> None:
         )
         await producer.send([])
         assert producer.sent == 25
-        log = await Run(settings).read("events")
+        log = await read(settings, "events")
         assert [r.value[-1:] for r in log if r.partition == 2 and len(r.value or b"") > 10] == [b"0", b"1", b"2", b"3"]
         small = [r for r in log if r.value == b"small"]
         assert {r.key: r.partition for r in small} == {u: partition_of(u, 4, settings.partitioner) for u in users}
@@ -63,7 +63,7 @@ def test_a_record_too_large_is_refused_before_it_breaks_the_producer(settings: S
             )
         incompressible = bytes(range(256)) * (LARGEST_RECORD // 256)
         await producer.send([Output(topic, b"u", incompressible, [], 0)])
-        assert [r.value for r in await Run(settings).read("events")] == [incompressible]
+        assert [r.value for r in await read(settings, "events")] == [incompressible]
 
     with_producer(settings, body)
 

@@ -41,8 +41,7 @@ Body = Callable[[Run], Awaitable[None]]
 @asynccontextmanager
 async def driven(settings: Settings, events: int = 700, forget: float = 0.02) -> AsyncIterator[Run]:
     """A worker beside a log that it has come to the end of."""
-    lab = Run(settings)
-    async with hosted(settings, ["embedding"]) as process:
+    async with Run(settings) as lab, hosted(settings, ["embedding"]) as process:
         await asyncio.wait_for(process.ready(), 60)
         for _ in range(2):  # so that most users come in more than one batch
             await lab.drive(events // 2, resend=0.05, forget=forget)

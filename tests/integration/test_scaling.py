@@ -45,10 +45,9 @@ async def go_on(*processes: Process) -> None:
 def test_workers_come_and_go_under_load(make_settings: MakeSettings) -> None:
     """A second process takes its share of both lanes and gives it back: every user is announced and has their feed."""
     settings = make_settings(**FAST)
-    run = Run(settings)
 
     async def body() -> None:
-        async with pipeline(settings) as pipe:
+        async with Run(settings) as run, pipeline(settings) as pipe:
             async with run.load(50, forget=0.0, bad=0.0):
                 await go_on(pipe.process)
                 assert len(await owners(pipe)) == 1
