@@ -51,7 +51,7 @@ def broker() -> Iterator[Backing]:
     if given:
         yield Backing(given, f"the one at {given} (TEST_BROKER)", real=True, flags={"kafka_bootstrap": given})
     elif kafka_version() is not None:
-        with _kafka_local() as backing:
+        with _own_kafka() as backing:
             yield backing
     elif docker():
         from tests.containers import KAFKA_IMAGE, KafkaContainer  # noqa: PLC0415 - takes a second to load
@@ -113,7 +113,7 @@ def kafka_version() -> str | None:
     if not java():
         return None
     try:
-        done = _kafka("fetch", timeout_s=_DOWNLOAD_S)
+        done = kafka_local("fetch", timeout_s=_DOWNLOAD_S)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return None
     return Path(done).parent.name  # .../4.3.1/libs
@@ -136,27 +136,30 @@ def real_broker() -> bool:
 
 
 @contextmanager
-def _kafka_local() -> Iterator[Backing]:
-    port = _free_port()
-    address = _kafka("up", "--port", str(port), "--prop", "log.cleaner.backoff.ms=500", timeout_s=120)
+def _own_kafka() -> Iterator[Backing]:
+    port = free_broker_port()
+    address = kafka_local("up", "--port", str(port), "--prop", "log.cleaner.backoff.ms=500", timeout_s=120)
     try:
         name = f"Apache Kafka {kafka_version()} (kafka-local)"
         yield Backing(address, name, real=True, flags={"kafka_bootstrap": address})
     finally:
-        _kafka("down", "--port", str(port), timeout_s=60)
+        kafka_local("down", "--port", str(port), timeout_s=60)
 
 
-def _kafka(*words: str, timeout_s: float) -> str:
+def kafka_local(*words: str, timeout_s: float) -> str:
+    """What `tools/kafka-local` prints. Raises CalledProcessError, TimeoutExpired."""
     done = subprocess.run([KAFKA_LOCAL, *words], stdout=subprocess.PIPE, text=True, timeout=timeout_s, check=True)
     return done.stdout.strip()
 
 
-def _free_port() -> int:
+def free_broker_port(nodes: int = 1) -> int:
+    """A port from which on `nodes` brokers can listen, and their controllers."""
     for port in random.sample(_PORTS, 100):
         try:
-            for wanted in (port, port - 11_000):
-                with socket.socket() as probe:
-                    probe.bind((embedded.HOST, wanted))
+            for node in range(nodes):
+                for wanted in (port + node, port + node - 11_000):
+                    with socket.socket() as probe:
+                        probe.bind((embedded.HOST, wanted))
         except OSError:
             continue
         return port
