@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import redis
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from tests.backing import url_of
 from workers import kafka
+from workers.embedded import Server
 from workers.settings import Settings
 from workers.store import Position, Store
 
@@ -52,10 +55,17 @@ class Lookout:
             self._store = await Store.connect(self._settings)
         return await self._store.positions(range(self._settings.kafka.partitions))
 
-    async def log_ends(self) -> dict[int, int]:
-        """Where each partition of `events` ends."""
+    async def log_ends(self, dataset: str = "events") -> dict[int, int]:
+        """Where each partition of a topic of users ends."""
         if self._consumer is None:
             self._consumer = await kafka.start_consumer(self._settings, group=None)
-        topic = self._settings.topic("events")
+        topic = self._settings.topic(dataset)
         tps = [TopicPartition(topic, p) for p in range(self._settings.kafka.partitions)]
         return {tp.partition: end for tp, end in (await self._consumer.end_offsets(tps)).items()}
+
+
+def standing(settings: Settings, server: Server) -> dict[int, int]:
+    """Where each partition of `events` stands in this very server, whatever the address of the settings leads to."""
+    with redis.Redis.from_url(url_of(server)) as client:
+        keys = {p: f"{settings.prefix}:o:{{{p}}}" for p in range(settings.kafka.partitions)}
+        return {p: int(client.hget(key, "next") or 0) for p, key in keys.items()}

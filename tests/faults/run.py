@@ -100,9 +100,9 @@ class Run:
         """Where each partition of `events` stands in the store."""
         return await self._lookout.positions()
 
-    async def log_ends(self) -> dict[int, int]:
-        """Where each partition of `events` ends."""
-        return await self._lookout.log_ends()
+    async def log_ends(self, dataset: str = "events") -> dict[int, int]:
+        """Where each partition of a topic of users ends."""
+        return await self._lookout.log_ends(dataset)
 
     async def owned_by(self, worker: Worker) -> set[int]:
         """The partitions that `worker` has claimed, and nobody after it."""

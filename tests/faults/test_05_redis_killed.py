@@ -27,20 +27,24 @@ def lose_tail(folder: Path, size: int) -> None:
 
 @pytest.mark.parametrize("own_store", ["redis"], indirect=True)
 def test_redis_killed(fault: Fault, make_settings: MakeSettings, own_store: Server) -> None:
+    kills = fault.amount("kills", short=2, long=6)
+    lost_bytes = fault.amount("bytes of the file's tail lost at one", short=20_000, long=100_000)
+    events = fault.amount("events", short=2_000, long=100_000)
     settings = make_settings(**FAST, store_url=url_of(own_store))
 
     async def proof(run: Run) -> None:
         worker = run.spawn(**SLOW)
-        for lost_bytes in (0, 20_000):
+        for last in [False] * (kills - 1) + [True]:
             async with run.load():
                 await run.owning_with_lag(worker)
                 pid = own_store.pid
                 own_store.kill()
-                lose_tail(own_store.folder, lost_bytes)
+                lose_tail(own_store.folder, lost_bytes if last else 0)
                 own_store.start()
                 assert own_store.pid != pid
                 fault.bit("killed", 1)
                 fault.recovered(await run.all_moving())
+        await run.drive_up_to(events)
         await fault.settled(run)
         fault.bit("outages met", worker.logged("store not ready"))
         fault.bit("gaps", worker.logged("gap:"))
