@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.model.neighbourhood import HISTORY, TAKERS, Neighbourhood
+from pipeline.model.neighbourhood import _SAMPLE, HISTORY, TAKERS, Neighbourhood, _nearest
 from pipeline.model.rows import ItemRows
 from pipeline.types import F64, RING, U64, Rows
 
@@ -187,6 +187,17 @@ def test_nobody_is_their_own_neighbour() -> None:
     both.compare((2, [7]))
     assert not evidence(both, 1, [8, 7])
     assert evidence(both, 2, [7]).keys() == {7, 8}  # 8 came after the match; 7 is what the neighbour had, too
+
+
+def test_the_nearest_are_found_even_where_a_sample_says_nothing_of_the_rest() -> None:
+    """Every place that the sample looks at is among the greatest: too few lie above what it takes for their bar."""
+    n, kept = 4 * _SAMPLE, 40
+    sims = np.linspace(1, 2, n, dtype=np.float32)
+    sims[:: n // _SAMPLE] += 10
+    spare, chosen = np.empty(n, np.float32), np.empty(n, np.int32)
+    found = _nearest(sims, n, kept, spare, chosen)
+    wanted = np.sort(np.argsort(-sims, kind="stable")[:kept])
+    np.testing.assert_array_equal(chosen[:found], wanted)
 
 
 def test_by_hand() -> None:
