@@ -73,7 +73,8 @@ class Queries:
     count: I64  # (q,) events ever
     h: F32  # (q, k) user embeddings as of now, with their context: for scoring
     consumed: Marks
-    blocked: Marks
+    blocked: Marks  # newest first
+    blocked_times: U32  # of them, epoch seconds; 0 = long ago
     attributes: tuple[Attributes, ...]  # q
     memo: dict[Hashable, object] = field(default_factory=dict)  # of this chunk
     commons: dict[Hashable, object] = field(default_factory=dict)  # of as many chunks as its owner keeps it for
@@ -121,6 +122,7 @@ def queries_from(
         h=situate(compose(states.rings, now, model), states.rings, now, states.positives, model),
         consumed=Marks(states.consumed_start, states.consumed),
         blocked=Marks(states.blocked_start, states.blocked),
+        blocked_times=states.blocked_times,
         attributes=tuple(attributes),
         commons={} if commons is None else commons,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.arrangers.fatigue import Fatigue
 from pipeline.arrangers.newcomers import Newcomers
 from pipeline.arrangers.spread_creators import SpreadCreators
 from pipeline.content.encoders.creator import Creator
@@ -118,7 +119,7 @@ LEAN_RANKER = Learned(
     hand=RANKER.hand,
 )
 GUARDS = (Safe(),)
-ARRANGERS = (SpreadCreators(), Newcomers())
+ARRANGERS = (SpreadCreators(), Newcomers(), Fatigue())  # what a user is tired of is not lifted again
 
 
 def home(size: int = 10, repeats: bool = False) -> Recipe:

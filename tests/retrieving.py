@@ -107,6 +107,8 @@ def world(seed: int, items: int, users: int, unlisted: bool = True, one_time: bo
             model.put_lists(lists(name, *(_random_list(rng, names, n) for n in (40, 40, 20, 20))))
         if rng.random() < 0.05:
             catalog.remove(hash_id(name), NOW)
+    known = np.flatnonzero(model.sequence.known[: len(rows)])
+    model.clusters.learn(model.sequence.e_out[known])
     some = [_random_user(rng, names, one_time, f"u{at}") for at in range(users)]
     for who in (*some, *(_random_user(rng, names, one_time, f"v{at}") for at in range(4 * users))):
         took = rows.rows(np.array([hash_id(item) for item in reversed(who.ring)], np.uint64))
@@ -147,7 +149,9 @@ def _random_user(rng: np.random.Generator, names: list[str], one_time: bool, id:
         muted_categories=("c1", "c2") if rng.random() < 0.3 else (),
     )
     now = NOW if one_time else NOW + int(rng.integers(-10, 10)) * DAY
-    return User(some, some[::2], [str(name) for name in rng.choice(known, rng.integers(0, 5))], muted, now, id)
+    blocked = [str(name) for name in rng.choice(known, rng.integers(0, 5))]
+    days = tuple(0.3 * at**2 for at in range(1, 1 + hash_of(id) % 5))  # steps of all kinds, and times nobody knows
+    return User(some, some[::2], blocked, muted, now, id, days)
 
 
 def _states(users: Sequence[User]) -> States:

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import DTypeLike, NDArray
 
-from pipeline.types import I64, U64, Mask, Rows
+from pipeline.types import I64, U32, U64, Mask, Rows
 
 _START = 1024
 
@@ -82,6 +82,12 @@ class ItemRows:
         found: Rows = _find(self._slots, self._hashes.data, flat)
         return found.reshape(hashes.shape)
 
+    def find_marks(self, marks: U32) -> Rows:
+        """Rows of items by the lower 32 bits of their hashes, -1 where unknown; same shape."""
+        flat = np.ascontiguousarray(marks, np.uint32).reshape(-1)
+        found: Rows = _find_marks(self._slots, self._hashes.data, flat)
+        return found.reshape(marks.shape)
+
     def row(self, item: int, item_id: str = "") -> int:
         """The row of hash `item`, made if new; `item_id` is kept when given."""
         row = int(lookup(self._slots, self._hashes.data, np.uint64(item)))
@@ -136,6 +142,19 @@ def _find(slots: I64, hashes: U64, wanted: U64) -> I64:
     found = np.empty(len(wanted), np.int64)
     for at in range(len(wanted)):
         found[at] = lookup(slots, hashes, wanted[at])
+    return found
+
+
+@njit(cache=True)
+def _find_marks(slots: I64, hashes: U64, marks: U32) -> I64:
+    """As `lookup`: where a search begins depends on lower bits alone."""
+    found, last, low = np.full(len(marks), -1, np.int64), np.uint64(len(slots) - 1), np.uint64(0xFFFFFFFF)
+    for at in range(len(marks)):
+        slot = np.uint64(marks[at]) & last
+        while slots[slot] >= 0 and found[at] < 0:
+            if hashes[slots[slot]] & low == np.uint64(marks[at]):
+                found[at] = slots[slot]
+            slot = (slot + np.uint64(1)) & last
     return found
 
 

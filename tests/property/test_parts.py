@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pkgutil
+from collections.abc import Iterable, Sequence
+from dataclasses import is_dataclass
+from importlib import import_module
 from itertools import pairwise
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import arrangers, filters
 from pipeline.candidates import Candidates, starts
 from pipeline.catalog import Catalog
 from pipeline.model import Model
@@ -22,7 +28,20 @@ from pipeline.selection import LIMIT, Proposals, owners
 from pipeline.types import I64, Owner, Rows
 from tests.retrieving import World, world
 
-ALL_FILTERS = tuple({part.name: part for part in (*FILTERS, *home().filters, *GUARDS)}.values())
+
+def every(folder: ModuleType, listed: Iterable[Any]) -> tuple[Any, ...]:
+    """The parts that a recipe lists, and one of each other kind in their folder."""
+    parts: dict[type[Any], Any] = {type(part): part for part in listed}
+    for module in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}."):
+        kinds = [kind for kind in vars(import_module(module.name)).values() if isinstance(kind, type)]
+        for kind in kinds:
+            if is_dataclass(kind) and kind.__module__ == module.name and "__call__" in vars(kind):
+                parts.setdefault(kind, kind())
+    return tuple(parts.values())
+
+
+ALL_FILTERS = every(filters, (*FILTERS, *home().filters, *GUARDS))
+ALL_ARRANGERS = every(arrangers, ARRANGERS)
 FEATURES = RANKER.features
 
 worlds = st.builds(
@@ -148,8 +167,15 @@ class TestFeatures:
         np.testing.assert_allclose(columns, np.repeat(whole.floors[:, None], 3, axis=1), atol=1e-6)
 
 
-@pytest.mark.parametrize("part", ARRANGERS, ids=lambda part: part.name)
+@pytest.mark.parametrize("part", ALL_ARRANGERS, ids=lambda part: part.name)
 class TestArrangers:
+    def test_moves_something(self, part: Arranger) -> None:
+        here = world(3, 300, 8)
+        cluster = here.model.clusters.of(here.model.sequence.e_out[: len(here.catalog)])
+        rows = np.tile(np.argsort(-cluster), 8)  # one taste after the other
+        order = part(here.ask(), here.catalog, here.model, rows, owners(np.arange(9) * len(here.catalog)))
+        assert (order != np.arange(len(rows))).any()
+
     @some_worlds
     @given(here=worlds, seed=st.integers(0, 99))
     def test_a_permutation_within_each_owner(self, part: Arranger, here: World, seed: int) -> None:

@@ -39,6 +39,16 @@ def test_find_makes_no_rows_and_keeps_the_shape() -> None:
     assert len(rows) == 1
 
 
+def test_marks_find_items_by_the_lower_half_of_their_hashes() -> None:
+    rows = ItemRows(16)
+    last = len(rows.slots) - 1
+    items = [7 + (5 << 32), last + (9 << 32), last + (1 << 31), 3]  # two want the last slot
+    assert [rows.row(item) for item in items] == [0, 1, 2, 3]
+    marks = np.array([[3, last], [7, last + (1 << 31)], [8, 7 + (1 << 31)]], np.uint32)
+    assert rows.find_marks(marks).tolist() == [[3, 1], [0, 2], [-1, -1]]
+    assert rows.find_marks(marks[:0]).shape == (0, 2)
+
+
 def test_rows_makes_each_new_hash_once() -> None:
     rows = ItemRows()
     rows.row(7)
