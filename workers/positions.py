@@ -112,11 +112,12 @@ class StoredPositions:
         """
         tps = {p: TopicPartition(self._topic, p) for p in partitions}
         starts = await consumer.beginning_offsets(list(tps.values()))
-        ends = await consumer.end_offsets(list(tps.values()))
         fresh = [p for p, tp in tps.items() if starts[tp] == 0]
         await fail_point("before_claim")
         claims = await self._store.claim(list(partitions), self._owner, fresh)
         await fail_point("after_claim")
+        # Asked after the claim: while we were frozen before it, others may have gone on beyond an end asked earlier.
+        ends = await consumer.end_offsets(list(tps.values()))
         stands = {}
         for p, claim in claims.items():
             start = self._checked_start(p, claim.next, claim.sent, starts[tps[p]])
@@ -263,10 +264,12 @@ class GroupPositions:
         behind the log's end: it was made in another log, and would be waited at for ever."""
         self._consumer = consumer
         tps = [TopicPartition(self._topic, p) for p in partitions]
-        starts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+        starts = await consumer.beginning_offsets(tps)
+        commits = {tp: await consumer.committed(tp) or 0 for tp in tps}
+        ends = await consumer.end_offsets(tps)  # after the commits: others may go on while we wait
         stands = {}
         for tp in tps:
-            committed = await consumer.committed(tp) or 0
+            committed = commits[tp]
             if committed > ends[tp] > 0:  # the embedded broker reports no ends
                 log.error("commit of another log: from its beginning", topic=tp.topic, partition=tp.partition,
                           committed=committed, ends=ends[tp])  # fmt: skip

@@ -47,6 +47,13 @@ async def _clients(settings: Settings, dataset: str, group: str | None) -> Async
         await store.close()
 
 
+async def five_more(settings: Settings, dataset: str) -> None:
+    """Five records more in partition 0."""
+    producer = await Producer(settings).start()
+    await producer.send([Output(settings.topic(dataset), b"u", b"{}", [], 0)] * 5)
+    await producer.stop()
+
+
 def applied(next_: int, expected: int) -> Result:
     return Result(Batch(0, [], expected, next_))
 
@@ -83,6 +90,45 @@ def test_a_claim_begins_at_what_was_not_announced(settings: Settings) -> None:
         assert (await store.positions([0]))[0].sent == 4
 
     beside(settings, "events", body)
+
+
+def test_a_claim_that_was_held_up_is_measured_by_the_log_of_now(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen before it claims: others go on beyond the end that the log had then. It is the same log."""
+
+    async def body(store: Store, consumer: Any) -> None:
+        ours, other = (StoredPositions(store, settings.topic("events"), owner) for owner in ("ours", "other"))
+        await other.claim(consumer, [0])
+
+        async def others_go_on(name: str) -> None:
+            if name == "before_claim":
+                await five_more(settings, "events")
+                monkeypatch.undo()
+                await other.apply([applied(15, 0)])
+
+        monkeypatch.setattr("workers.positions.fail_point", others_go_on)
+        assert await ours.claim(consumer, [0]) == {0: Stand(0, 15)}
+
+    beside(settings, "events", body)
+
+
+def test_a_group_that_goes_on_meanwhile_keeps_its_commit(settings: Settings) -> None:
+    async def body(store: Store, consumer: Any) -> None:
+        class Meanwhile:
+            """The consumer; before it tells the commit, others have gone on and committed."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(consumer, name)
+
+            async def committed(self, tp: TopicPartition) -> int:
+                await five_more(settings, "states")
+                return 15
+
+        of_group = GroupPositions(store, settings.topic("states"))
+        assert await of_group.claim(Meanwhile(), [0]) == {0: Stand(15, 15)}
+
+    beside(settings, "states", body, group=settings.prefix)
 
 
 def test_fences_count_wherever_they_are_met(settings: Settings) -> None:
