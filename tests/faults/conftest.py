@@ -71,3 +71,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section(f"faults, --seed {config.stash[SEED]}")
         for line in table(rows):
             terminalreporter.write_line(line, red=line.endswith("FAILED"))
+        compared = sum(row.seen.get("events", 0) for row in rows)
+        terminalreporter.write_line(f"{compared:,.0f} events compared with the oracle")

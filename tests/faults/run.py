@@ -122,6 +122,15 @@ class Run:
 
         await eventually(lagging, within_s)
 
+    async def running(self, worker: Worker, within_s: float = 60.0) -> None:
+        """Wait until `worker` has started: from then on SIGTERM is an orderly end."""
+
+        async def runs() -> bool:
+            assert worker.runs, worker.last_words()
+            return worker.logged('"running"') > 0
+
+        await eventually(runs, within_s)
+
     async def owning(self, *workers: Worker, within_s: float = 60.0) -> None:
         """Wait until each of `workers` has claimed partitions."""
 
