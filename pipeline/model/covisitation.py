@@ -294,8 +294,7 @@ def _evidence(
 ) -> I64:  # fmt: skip
     """Sum list by list into `long` (cov, bwd) and `short` (forward, last), a line a row, zeros before and after.
 
-    A row is noted at its first cell, without a branch: its cov is 0 only then. Ends early with start[-1] = -1 if `rows`
-    may not do.
+    Ends early with start[-1] = -1 if `rows` may not do.
     """
     start = np.zeros(len(rings) + 1, np.int64)
     n = 0
@@ -305,40 +304,51 @@ def _evidence(
             return start
         for d in range(rings.shape[1]):
             row = rings[query, d]
-            if row < 0:
-                continue
-            norm = np.float32(decay[query] / np.sqrt(max(count[row], 1.0)))
-            share = norm * _SHARES[A, d]
-            for at in range(_START[A], _START[A] + used[row, A]):
-                item = cells[row, at, 0]
-                rows[n] = item
-                n += long[item, 0] == 0
-                long[item, 0] += share * stored[row, at, 1] + _TINY
-            share = norm * _SHARES[B, d]
-            for at in range(_START[B], _START[B] + used[row, B]):
-                item, weight = cells[row, at, 0], share * stored[row, at, 1]
-                rows[n] = item
-                n += long[item, 0] == 0
-                long[item, 0] += np.float32(BACKWARD) * weight + _TINY
-                long[item, 1] += weight
-            for kind in (F, F1):
-                share = norm * _SHARES[kind, d]
-                if share == 0:
-                    break
-                if kind == F1:
-                    share = np.float32(1) / _total(stored, used, row)
-                for at in range(_START[kind], _START[kind] + used[row, kind]):
-                    item = cells[row, at, 0]
-                    rows[n] = item
-                    n += long[item, 0] == 0
-                    long[item, 0] += _TINY
-                    short[item, kind - F] += share * stored[row, at, 1]
+            if row >= 0:
+                norm = np.float32(decay[query] / np.sqrt(max(count[row], 1.0)))
+                n = _add_lists(row, d, norm, cells, stored, used, long, short, rows, n)
         for at in range(start[query], n):
             item = rows[at]
             cov[at], bwd[at], forward[at], last[at] = long[item, 0], long[item, 1], short[item, 0], short[item, 1]
             long[item, 0], long[item, 1], short[item, 0], short[item, 1] = 0, 0, 0, 0
         start[query + 1] = n
     return start
+
+
+@njit(cache=True)
+def _add_lists(
+    row: int, d: int, norm: np.float32, cells: I32, stored: F32, used: U8, long: F32, short: F32, rows: I32, n: int
+) -> int:
+    """Add what the lists of the item at place `d` of a history say.
+
+    A row is noted at its first cell, without a branch: its cov is 0 only then. Returns how many are noted now.
+    """
+    share = norm * _SHARES[A, d]
+    for at in range(_START[A], _START[A] + used[row, A]):
+        item = cells[row, at, 0]
+        rows[n] = item
+        n += long[item, 0] == 0
+        long[item, 0] += share * stored[row, at, 1] + _TINY
+    share = norm * _SHARES[B, d]
+    for at in range(_START[B], _START[B] + used[row, B]):
+        item, weight = cells[row, at, 0], share * stored[row, at, 1]
+        rows[n] = item
+        n += long[item, 0] == 0
+        long[item, 0] += np.float32(BACKWARD) * weight + _TINY
+        long[item, 1] += weight
+    for kind in (F, F1):
+        share = norm * _SHARES[kind, d]
+        if share == 0:
+            break
+        if kind == F1:
+            share = np.float32(1) / _total(stored, used, row)
+        for at in range(_START[kind], _START[kind] + used[row, kind]):
+            item = cells[row, at, 0]
+            rows[n] = item
+            n += long[item, 0] == 0
+            long[item, 0] += _TINY
+            short[item, kind - F] += share * stored[row, at, 1]
+    return n
 
 
 @njit(cache=True)

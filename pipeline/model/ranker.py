@@ -443,14 +443,36 @@ def _parts(
 
 
 @njit(cache=True, fastmath=_FAST)
-def _learn(  # noqa: PLR0912 - a kernel: one flat pass forward, one back
+def _learn(
     features: F32, chosen: int, offsets: F32, context: F32, line: int,
     scale: F32, context_scale: F32, linear: F32, squares: F32, hidden: F32, counts: I64,
     rates: tuple[float, float, float, float], pairwise: bool,
 ) -> bool:  # fmt: skip
     f, n = features.shape
     z, units, pull = np.empty((f, n), np.float32), np.empty((HIDDEN, n), np.float32), offsets.copy()
-    base, slope = np.empty(HIDDEN, np.float32), np.zeros((HIDDEN, hidden.shape[2]), np.float32)
+    _forward(features, context, line, scale, context_scale, linear, hidden, z, units, pull)
+    if not _pull(pull, chosen, offsets, pairwise):
+        return False
+    for i in range(f):
+        gradient = np.float32(0)
+        for j in range(n):
+            gradient += pull[j] * z[i, j]
+        for at, rate in ((0, np.float32(rates[0])), (line, np.float32(rates[1]))):
+            squares[at, i] += gradient * gradient
+            linear[at, i] += rate * gradient / np.sqrt(squares[at, i])
+    counts[1] += 1
+    slope = _slope(context, context_scale, hidden, z, units, pull)
+    return _adam(hidden, slope, counts[1], np.float32(rates[2]), np.float32(rates[3]))
+
+
+@njit(cache=True, fastmath=_FAST)
+def _forward(
+    features: F32, context: F32, line: int, scale: F32, context_scale: F32, linear: F32, hidden: F32,
+    z: F32, units: F32, pull: F32,
+) -> None:  # fmt: skip
+    """Fill `z` (f, n) and `units` (HIDDEN, n), and add the scores to `pull` (n,)."""
+    f, n = features.shape
+    base = np.empty(HIDDEN, np.float32)
     for i in range(f):
         weight, mean, inverse = linear[0, i] + linear[line, i], scale[0, i], np.float32(1) / scale[1, i]
         for j in range(n):
@@ -467,15 +489,12 @@ def _learn(  # noqa: PLR0912 - a kernel: one flat pass forward, one back
         for j in range(n):
             units[h, j] = max(units[h, j], np.float32(0))
             pull[j] += weight * units[h, j]
-    if not _pull(pull, chosen, offsets, pairwise):
-        return False
-    for i in range(f):
-        gradient = np.float32(0)
-        for j in range(n):
-            gradient += pull[j] * z[i, j]
-        for at, rate in ((0, np.float32(rates[0])), (line, np.float32(rates[1]))):
-            squares[at, i] += gradient * gradient
-            linear[at, i] += rate * gradient / np.sqrt(squares[at, i])
+
+
+@njit(cache=True, fastmath=_FAST)
+def _slope(context: F32, context_scale: F32, hidden: F32, z: F32, units: F32, pull: F32) -> F32:
+    """(HIDDEN, _WIDTH) the gradient by A, B, b0 and v; `units` is used up."""
+    slope, (f, n) = np.zeros((HIDDEN, hidden.shape[2]), np.float32), z.shape
     for h in range(HIDDEN):
         through, out, weight = np.float32(0), np.float32(0), hidden[0, h, _OUT]
         for j in range(n):
@@ -493,8 +512,7 @@ def _learn(  # noqa: PLR0912 - a kernel: one flat pass forward, one back
         for i in range(len(context)):
             slope[h, COLUMNS + i] = through * _z(context[i], context_scale[0, i], np.float32(1) / context_scale[1, i])
         slope[h, _BIAS] = through
-    counts[1] += 1
-    return _adam(hidden, slope, counts[1], np.float32(rates[2]), np.float32(rates[3]))
+    return slope
 
 
 @njit(cache=True, fastmath=_FAST)
