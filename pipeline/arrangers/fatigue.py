@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -11,7 +10,7 @@ from numba import njit
 from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.queries import Queries
-from pipeline.types import F32, I64, U64, Mask, Owner, Rows
+from pipeline.types import F32, I64, U64, Owner, Rows
 
 _DAY_S = 86_400
 _END = 1e9  # places: more than a list has
@@ -39,17 +38,17 @@ class Fatigue:
     places: float = 40.0
 
     def __call__(self, queries: Queries, catalog: Catalog, model: Model, rows: Rows, owner: Owner) -> I64:
-        place = np.arange(len(rows))
+        order = np.arange(len(rows))
         if not queries.blocked_times.any():
-            return place
+            return order
         who, what, weight = self._blocked(queries, model)
         mine = np.flatnonzero(np.bincount(who, minlength=len(queries))[owner])
+        asking, some = owner[mine], rows[mine]
         first = np.searchsorted(who, np.arange(len(queries) + 1))
-        kinds = _kinds(catalog, model, np.concatenate((what, rows[mine])))
-        kin = np.float32(self.category), np.float32(self.taste)
-        tired = np.zeros(len(rows), np.float32)
-        tired[mine] = _tired(first, weight, kinds, owner[mine], kin)
-        order: I64 = np.lexsort((place + np.where(tired < self.off, self.places * tired, _END), owner))
+        known = catalog.creator, catalog.categories, *_tastes(catalog, model, what, some)
+        tired = _tired(first, what, weight, asking, some, known, (np.float32(self.category), np.float32(self.taste)))
+        back = np.where(tired < self.off, self.places * tired, _END)
+        order[mine] = mine[np.lexsort((mine + back, asking))]
         return order
 
     def _blocked(self, queries: Queries, model: Model) -> tuple[Owner, Rows, F32]:
@@ -64,53 +63,54 @@ class Fatigue:
         return who[live], what[live], weight[live]
 
 
-class _Kinds(NamedTuple):
-    """What n items are like."""
-
-    creator: U64  # (n,) 0 = none
-    categories: U64  # (n, w) zeros beyond the last
-    described: Mask  # (n,) the catalogue says one of these
-    cluster: I64  # (n,) of taste; -1 = none, or nobody needs it
-
-
-def _kinds(catalog: Catalog, model: Model, rows: Rows) -> _Kinds:
-    creator, categories = catalog.creator[rows], catalog.categories[rows]
-    described = (creator > 0) | (categories[:, 0] > 0)
-    if described.all():
-        return _Kinds(creator, categories, described, np.full(len(rows), -1))
-    return _Kinds(creator, categories, described, model.clusters.of(model.sequence.e_out[rows]))
+def _tastes(catalog: Catalog, model: Model, blocked: Rows, rows: Rows) -> tuple[I64, I64]:
+    """The taste clusters of what was blocked (n,) and of candidates (c,), where they count; else, and of none, -1."""
+    both = np.concatenate((blocked, rows))
+    silent = (catalog.creator[both] == 0) & (catalog.categories[both, 0] == 0)
+    tastes = np.full(len(both), -1)
+    if silent.any():
+        needed = np.flatnonzero(silent | silent[: len(blocked)].any() | (np.arange(len(both)) < len(blocked)))
+        tastes[needed] = model.clusters.of(model.sequence.e_out[both[needed]])
+    return tastes[: len(blocked)], tastes[len(blocked) :]
 
 
 @njit(cache=True)
-def _tired(first: I64, weight: F32, kinds: _Kinds, owner: Owner, kin: tuple[np.float32, np.float32]) -> F32:
-    """(c,) of candidates; `kinds` are of what was blocked, by query i first[i]:first[i+1], then of the candidates."""
-    tired = np.zeros(len(owner), np.float32)
-    for at in range(len(owner)):
-        fresh = np.float32(1)
+def _tired(
+    first: I64, blocked: Rows, weight: F32, owner: Owner, rows: Rows, known: tuple[U64, U64, I64, I64],
+    kin: tuple[np.float32, np.float32],
+) -> F32:  # fmt: skip
+    """(c,) of candidates; what query i blocked is blocked[first[i]:first[i+1]]."""
+    tired, (creator, categories, dislike, taste) = np.zeros(len(rows), np.float32), known
+    for at in range(len(rows)):
+        row, fresh = rows[at], np.float32(1)
         for i in range(first[owner[at]], first[owner[at] + 1]):
-            fresh *= 1 - weight[i] * _kin(kinds, i, len(weight) + at, kin)
+            other = blocked[i]
+            silent = creator[row] == 0 and categories[row, 0] == 0
+            if silent or (creator[other] == 0 and categories[other, 0] == 0):
+                like = kin[1] if dislike[i] >= 0 and dislike[i] == taste[at] else np.float32(0)
+            elif creator[row] != 0 and creator[row] == creator[other]:
+                like = np.float32(1)
+            else:
+                like = kin[0] * _shared(categories, row, other)
+            fresh *= 1 - weight[i] * like
         tired[at] = 1 - fresh
     return tired
 
 
 @njit(cache=True)
-def _kin(kinds: _Kinds, i: int, j: int, kin: tuple[np.float32, np.float32]) -> np.float32:
-    if kinds.creator[i] != 0 and kinds.creator[i] == kinds.creator[j]:
-        return np.float32(1)
-    if not (kinds.described[i] and kinds.described[j]):
-        alike = kinds.cluster[i] >= 0 and kinds.cluster[i] == kinds.cluster[j]
-        return kin[1] if alike else np.float32(0)
-    shared = either = 0
-    for mine in kinds.categories[i]:
-        if mine == 0:
-            break
-        either += 1
-    for theirs in kinds.categories[j]:
-        if theirs == 0:
-            break
-        common = 0
-        for mine in kinds.categories[i]:
-            common |= mine == theirs
-        shared += common
-        either += 1 - common
-    return kin[0] * np.float32(shared) / np.float32(max(either, 1))
+def _shared(categories: U64, one: int, other: int) -> np.float32:
+    """The categories that two rows have in common, over those that either has: 0..1, also if one is told twice."""
+    mine, theirs, both = _length(categories, one), _length(categories, other), 0
+    for at in range(mine):
+        for place in range(theirs):
+            both += categories[one, at] == categories[other, place]
+    both = min(both, mine, theirs)
+    return np.float32(both) / np.float32(max(mine + theirs - both, 1))
+
+
+@njit(cache=True)
+def _length(categories: U64, row: int) -> int:
+    n = 0
+    while n < categories.shape[1] and categories[row, n] != 0:
+        n += 1
+    return n
