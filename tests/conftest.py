@@ -167,19 +167,20 @@ def prefix() -> str:
 @pytest.fixture
 def make_settings(broker_backing: backing.Backing, broker: str, store_url: str) -> Iterator[MakeSettings]:
     """Make settings with topics made and store installed; flags by flat name. The topics go with the test."""
-    with _settings_maker(broker_backing, store_url) as make:
+    with settings_maker(broker_backing, store_url) as make:
         yield make
 
 
 @pytest.fixture(scope="module")
 def make_module_settings(broker_backing: backing.Backing, broker: str, store_url: str) -> Iterator[MakeSettings]:
     """The same for what the tests of a file share. The topics go with the file."""
-    with _settings_maker(broker_backing, store_url) as make:
+    with settings_maker(broker_backing, store_url) as make:
         yield make
 
 
 @contextmanager
-def _settings_maker(broker_backing: backing.Backing, store_url: str) -> Iterator[MakeSettings]:
+def settings_maker(broker_backing: backing.Backing, store_url: str) -> Iterator[MakeSettings]:
+    """What `make_settings` gives, for a broker of the test's own."""
     made = []
 
     def make(**flags: Any) -> Settings:

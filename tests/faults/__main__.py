@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import signal
 import sys
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> int:
     files = [known[number] for number in chosen]
     if asked.long and not asked.only:
         files.append(HERE / MUTATIONS)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends a run ends its servers and workers too
     options = ["--long"] * asked.long + ([f"--seed={asked.seed}"] if asked.seed is not None else [])
     return int(pytest.main([*map(str, files), "-v", *options, *rest]))
 

@@ -90,11 +90,17 @@ class Worker:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def start(role: str, log: Path, environ: Mapping[str, str], entry: tuple[str, ...] = COMMAND_LINE) -> Worker:
-    """A worker process of `role`; its environment is ours and `environ`."""
+def start(
+    role: str,
+    log: Path,
+    environ: Mapping[str, str],
+    entry: tuple[str, ...] = COMMAND_LINE,
+    options: tuple[str, ...] = (),
+) -> Worker:
+    """A worker process of `role`; its environment is ours and `environ`, `options` are those of its command."""
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", *entry, "worker", role],
+            [sys.executable, "-m", *entry, "worker", role, *options],
             cwd=ROOT,
             env={**os.environ, **environ},
             stdin=subprocess.DEVNULL,

@@ -62,10 +62,10 @@ class Run:
         await self._lookout.close()
 
     # ---------------------------------------------------------------- workers
-    def spawn(self, role: str = "embedding", **environ: str) -> Worker:
+    def spawn(self, role: str = "embedding", *options: str, **environ: str) -> Worker:
         """A worker process of this prefix. `environ` adds variables, fail points among them."""
         log = self.folder / f"{role}-{len(self.workers)}.log"
-        worker = processes.start(role, log, {**self.environ(), **environ}, self._entry)
+        worker = processes.start(role, log, {**self.environ(), **environ}, self._entry, options)
         self.workers.append(worker)
         return worker
 
@@ -155,7 +155,10 @@ class Run:
 
         async def moved() -> bool:
             now = await self.positions()
-            return all(p in now and now[p].next > position.next for p, position in before.items())
+            return all(
+                p in now and now[p].next > (before[p].next if p in before else 0)
+                for p in range(self.settings.kafka.partitions)
+            )
 
         await eventually(moved, within_s)
         return watch.seconds()
@@ -173,6 +176,6 @@ class Run:
         await eventually(at_end, within_s)
         return watch.seconds()
 
-    async def verdict(self) -> Verdict:
-        """Replay the log in the oracle and compare."""
-        return await judge(self.settings, self.driver.vectors, self._lookout)
+    async def verdict(self, log: Sequence[Any] | None = None) -> Verdict:
+        """Replay the log (or `log`, read before retention cut it) in the oracle and compare."""
+        return await judge(self.settings, self.driver.vectors, self._lookout, log)

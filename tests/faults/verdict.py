@@ -40,10 +40,15 @@ class Verdict:
         assert not self.wrong_embeddings, f"{len(self.wrong_embeddings)} embeddings differ: {self.wrong_embeddings[:5]}"
 
 
-async def judge(settings: Settings, vectors: Mapping[int, list[float]], lookout: looking.Lookout) -> Verdict:
-    """Replay the log in the oracle and compare. `vectors`: the frozen model, item hash -> e_in."""
-    log = await looking.read(settings, "events")
-    log.sort(key=lambda r: (r.partition, r.offset))
+async def judge(
+    settings: Settings,
+    vectors: Mapping[int, list[float]],
+    lookout: looking.Lookout,
+    log: Iterable[Any] | None = None,
+) -> Verdict:
+    """Replay the log in the oracle and compare. `vectors`: the frozen model, item hash -> e_in. `log`: the events to
+    replay, where the topic does not hold all of them any more."""
+    log = sorted(await looking.read(settings, "events") if log is None else log, key=lambda r: (r.partition, r.offset))
     records = [oracle.Record(r.key, r.value, r.headers, r.timestamp, r.partition, r.offset) for r in log]
     rules = oracle.Rules(now=int(time.time() * 1000), clock=settings.clock, partitions=settings.kafka.partitions)
     expected = oracle.replay(records, rules)
