@@ -29,13 +29,18 @@ def expectation(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
 
 
+class Skips:
+    """A pytest plugin: counts the tests that were skipped."""
+
+    count = 0
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.count += report.skipped
+
+
 def main(arguments: list[str]) -> int:
     """Run what was asked; the exit code."""
-    parser = argparse.ArgumentParser(prog="./dev faults", description=__doc__)
-    parser.add_argument("--only", nargs="+", type=int, metavar="N", help="these faults alone (numbers of --list)")
-    parser.add_argument("--long", action="store_true", help="the amounts of docs/reliability.md, and the mutations")
-    parser.add_argument("--seed", type=int, help="draw the same again as the run that printed this seed")
-    parser.add_argument("--list", action="store_true", help="print numbers and faults, run nothing")
+    parser = _parser()
     asked, rest = parser.parse_known_args(arguments)
     known = faults()
     chosen = asked.only or list(known)
@@ -46,15 +51,37 @@ def main(arguments: list[str]) -> int:
         for number in chosen:
             print(f"{number:2}  {expectation(known[number])}")
         return 0
+    files = [] if asked.mutations else [known[number] for number in chosen]
+    if asked.mutations or (asked.long and not asked.only):
+        files.append(HERE / MUTATIONS)
+    options = ["--long"] * asked.long + ([f"--seed={asked.seed}"] if asked.seed is not None else [])
+    return _run([*map(str, files), "-v", *options, *rest])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="./dev faults", description=__doc__, epilog="Other options are pytest's.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--only", nargs="+", type=int, metavar="N", help="these faults alone (numbers of --list)")
+    parser.add_argument("--long", action="store_true", help="the amounts of docs/reliability.md, and the mutations")
+    parser.add_argument("--mutations", action="store_true", help="only the mutations: that the faults' tests can fail")
+    parser.add_argument("--seed", type=int, help="draw the same again as the run that printed this seed")
+    parser.add_argument("--list", action="store_true", help="print numbers and faults, run nothing")
+    return parser
+
+
+def _run(arguments: list[str]) -> int:
     if not backing.real_broker():
         print("dev: faults need a real broker: Java 17 and Maven, or Docker, or TEST_BROKER=host:port", file=sys.stderr)
         return 1
-    files = [known[number] for number in chosen]
-    if asked.long and not asked.only:
-        files.append(HERE / MUTATIONS)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends a run ends its servers and workers too
-    options = ["--long"] * asked.long + ([f"--seed={asked.seed}"] if asked.seed is not None else [])
-    return int(pytest.main([*map(str, files), "-v", *options, *rest]))
+    skips = Skips()
+    code = int(pytest.main(arguments, plugins=[skips]))
+    if code == 0 and skips.count:
+        print(f"dev: {skips.count} skipped, see above: nothing is proved of them", file=sys.stderr)
+        return 1
+    return code
 
 
 if __name__ == "__main__":

@@ -74,3 +74,21 @@ def test_an_unknown_number_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit, match="2"):
         command.main(["--only", "1", "98"])
     assert "no fault 98: see ./dev faults --list" in capsys.readouterr().err
+
+
+def test_a_skipped_fault_is_not_green(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is proved by a test that did not run."""
+    monkeypatch.setattr("tests.backing.real_broker", lambda: True)
+    monkeypatch.setattr("pytest.main", session)
+    assert command.main(["--only", "1", "-k", "skips"]) == 1
+    assert "dev: 1 skipped, see above" in capsys.readouterr().err
+    assert command.main(["--only", "1"]) == 0
+
+
+def session(arguments: list[str], plugins: list[command.Skips]) -> int:
+    """A session of pytest in which all passes, or one test is skipped."""
+    report = pytest.TestReport("x", ("x", 0, "x"), {}, "skipped" if "skips" in arguments else "passed", None, "call")
+    plugins[0].pytest_runtest_logreport(report)
+    return 0
