@@ -1,4 +1,4 @@
-"""SIGSTOP a worker for three sessions in the middle of its work, then SIGCONT.
+"""SIGSTOP a worker in the middle of its work for longer than its session lasts, then SIGCONT.
 
 Wherever it stands (inside a claim, between compute and apply, between apply and announce), every partition moves on
 under another owner within 30 s. When it wakes up it changes nothing: what it would apply is refused (FENCED or GAP), it
@@ -40,7 +40,7 @@ async def stands_at(place: str, worker: Worker) -> None:
 )
 def test_frozen(fault: Fault, make_settings: MakeSettings, place: str) -> None:
     times = fault.amount("times", short=1, long=3)
-    sessions = fault.amount("sessions frozen", short=3, long=3)
+    sessions = fault.amount("sessions frozen", short=1.5, long=3.0)
 
     async def freeze(run: Run) -> None:
         """One worker more, frozen where it should be, for its sessions; then it works on with the others."""
