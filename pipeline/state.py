@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,7 @@ __all__ = [
     "embedding",
     "model_version",
     "stamp",
+    "together",
 ]
 
 _GROWTH = ENTRY + 8 + 8  # bytes that one event can add to a blob, attributes apart: ring entry, id, mark and its time
@@ -104,6 +105,9 @@ class Users:
     forgotten_time: I64  # (n,) ms of the forget marker, -1 = none
     forgotten_version: I64  # (n,) offset of the forget + 1, 0 = none
 
+    def __len__(self) -> int:
+        return len(self.blobs)
+
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
@@ -121,6 +125,40 @@ class Advanced:
     evicted_actions: U8
     forgotten_time: I64  # (n,) as in Users
     forgotten_version: I64  # (n,)
+
+    def part(self, users: slice, events: slice) -> Advanced:
+        """A view of some users and of their events; both slices name their ends. It shares `buffer`."""
+        bounds = slice(users.start, users.stop + 1)
+        rings = self.rings
+        rings = Rings(rings.items[users], rings.times[users], rings.actions[users], rings.length[users])
+        return Advanced(
+            self.dimension, self.buffer, self.start[bounds], rings, self.last_time[users], self.outcome[events],
+            self.evicted_start[bounds], self.evicted_items, self.evicted_times, self.evicted_actions,
+            self.forgotten_time[users], self.forgotten_version[users],
+        )  # fmt: skip
+
+
+def together(batches: Sequence[tuple[Users, Events]]) -> tuple[Users, Events]:
+    """Several batches of different users as one: users and events of the first, then of the second, and so on."""
+    users, events = zip(*batches, strict=True)
+    before = np.cumsum([0, *map(len, users[:-1])])
+    return (
+        Users(
+            list(chain.from_iterable(some.blobs for some in users)),
+            np.concatenate([some.forgotten_time for some in users]),
+            np.concatenate([some.forgotten_version for some in users]),
+        ),
+        Events(
+            np.concatenate([some.user + shift for some, shift in zip(events, before.tolist(), strict=True)]),
+            np.concatenate([some.offset for some in events]),
+            np.concatenate([some.time for some in events]),
+            np.concatenate([some.item for some in events]),
+            np.concatenate([some.id for some in events]),
+            np.concatenate([some.action for some in events]),
+            np.concatenate([some.effect for some in events]),
+            list(chain.from_iterable(some.attributes for some in events)),
+        ),
+    )
 
 
 def advance(users: Users, events: Events, dimension: int) -> Advanced:

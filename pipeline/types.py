@@ -55,10 +55,10 @@ def hash_id(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """A batch of valid events of one partition, in log order: m events of n users."""
+    """A batch of valid events, each user's in log order: m events of n users."""
 
     user: I64  # (m,) row of the event's user in the batch, 0..n-1
-    offset: I64  # (m,) position in the log, ascending
+    offset: I64  # (m,) position in the log of the user's partition, ascending within a user
     time: I64  # (m,) ms
     item: U64  # (m,) item hash, 0 = the event names none
     id: U64  # (m,) hash of the event id, 0 = its producer gave none

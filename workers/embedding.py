@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ import structlog
 
 from pipeline.embedding import compose
 from pipeline.model import Model
-from pipeline.state import Advanced, Outcome, Users, advance, stamp
+from pipeline.state import Advanced, Outcome, Users, advance, stamp, together
 from pipeline.types import FORGETS, POSITIVE, Events, Mask
 from workers.positions import Batch, Result
 from workers.settings import Settings
@@ -27,8 +28,27 @@ from workers.wire.state import StateRecord, encode_state, forgotten_headers, pac
 log = structlog.get_logger()
 
 _COUNTERS = 100
+_TOGETHER = 1024  # events that are applied in one call, if that many wait
 _TWO_BYTES = (np.ones(1, np.uint8), np.full(1, POSITIVE, np.uint8))  # action and effect of a view
 _NO_MARKER = Marker(version=0, time=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A batch, what its records say, and its users before it."""
+
+    batch: Batch
+    read: EventBatch
+    users: Users
+
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """A batch that was applied in memory."""
+
+    work: _Work
+    advanced: Advanced
+    blobs: list[bytes]  # of its users after it; b"" = no state
 
 
 @dataclass(slots=True)
@@ -74,14 +94,18 @@ class EmbeddingHandler:
         reads = [read_events(batch.records, self._rules, batch.partition, now) for batch in batches]
         cold = {batch.partition: self._cold(batch, read) for batch, read in zip(batches, reads, strict=True)}
         found = await self._store.read_many(cold) if any(cold.values()) else {}
-        results = []
+        results, works = {}, []
         for batch, read in zip(batches, reads, strict=True):
-            users = self._users(
-                batch, read, dict(zip(cold[batch.partition], found.get(batch.partition, []), strict=True))
-            )
-            work = self._announce_again if batch.again else self._apply
-            results.append(work(batch, read, users, now))
-        return results
+            known = dict(zip(cold[batch.partition], found.get(batch.partition, []), strict=True))
+            users = self._users(batch, read, known)
+            if batch.again:
+                results[batch.partition] = self._announce_again(batch, read, users, now)
+            else:
+                works.append(_Work(batch, read, users))
+        for some in _in_groups(works):
+            for moved in self._advanced(some, now):
+                results[moved.work.batch.partition] = self._result(moved, now)
+        return [results[batch.partition] for batch in batches]
 
     def stored(self, result: Result) -> None:
         """The batch is in the store: its states are the ones to go on from."""
@@ -153,15 +177,39 @@ class EmbeddingHandler:
         return users
 
     # ---------------------------------------------------------------- new events
-    def _apply(self, batch: Batch, read: EventBatch, users: Users, now: int) -> Result:
-        advanced, read = self._advanced(batch, read, users, now)
-        vectors = compose(advanced.rings, advanced.last_time, self._model)
-        blobs = stamp(advanced, vectors, self._model.epoch, self._model.version)
-        events = read.events
+    def _advanced(self, some: Sequence[_Work], now: int) -> list[_Moved]:
+        """The batches at once: what a call costs is spent once, however many partitions brought an event.
+
+        Should that fail, batch by batch; should one fail, event by event, so that one failing event costs only itself.
+        """
+        try:
+            whole = advance(
+                *together([(work.users, work.read.events) for work in some]), self._settings.model.dimension
+            )
+        except Exception as error:  # pure code that fails would fail again: find whose fault it is
+            log.warning("a batch could not be applied at once", error=f"{type(error).__name__}: {error}")
+            if len(some) > 1:
+                return [moved for work in some for moved in self._advanced([work], now)]
+            work, whole = self._without_failing(some[0], now)
+            some = [work]
+        vectors = compose(whole.rings, whole.last_time, self._model)
+        blobs = stamp(whole, vectors, self._model.epoch, self._model.version)
+        moved, user, event = [], 0, 0
+        for work in some:
+            users = slice(user, user + len(work.users))
+            events = slice(event, event + len(work.read.events))
+            moved.append(_Moved(work, whole.part(users, events), blobs[users]))
+            user, event = users.stop, events.stop
+        return moved
+
+    def _result(self, moved: _Moved, now: int) -> Result:
+        batch, read, users = moved.work.batch, moved.work.read, moved.work.users
+        advanced, events = moved.advanced, moved.work.read.events
         applied = advanced.outcome == Outcome.APPLIED
         announced = applied & (events.offset >= advanced.forgotten_version[events.user])
-        writes, outputs = self._effects(batch, read, users, advanced, blobs, _by_user(read, announced))
-        self._changes[batch.partition] = _Change(read.users, blobs, _markers(read, advanced), _outcomes(advanced, read))
+        writes, outputs = self._effects(batch, read, users, advanced, moved.blobs, _by_user(read, announced))
+        outcomes = _outcomes(advanced, read)
+        self._changes[batch.partition] = _Change(read.users, moved.blobs, _markers(read, advanced), outcomes)
         return Result(batch, writes=writes, outputs=outputs + self._others(batch, read, applied, now))
 
     def _effects(
@@ -189,21 +237,17 @@ class EmbeddingHandler:
                 outputs.append(self._state(batch.partition, user, blobs[i], evicted[i], fresh[i], read))
         return writes, outputs
 
-    def _advanced(self, batch: Batch, read: EventBatch, users: Users, now: int) -> tuple[Advanced, EventBatch]:
-        """The batch at once; should that fail, event by event, so that one failing event costs only itself."""
-        dimension = self._settings.model.dimension
-        try:
-            return advance(users, read.events, dimension), read
-        except Exception as error:  # pure code that fails would fail again: find whose fault it is
-            log.warning("a batch could not be applied at once", error=f"{type(error).__name__}: {error}")
-        bad = self._failing(batch, read, users, now)
+    def _without_failing(self, work: _Work, now: int) -> tuple[_Work, Advanced]:
+        """A batch that cannot be applied at once, without the events that cannot be applied."""
+        batch, read = work.batch, work.read
+        bad = self._failing(batch, read, work.users, now)
         failing = {id(one.record) for one in bad}
         good = [record for record in batch.records if id(record) not in failing]
         kept = read_events(good, self._rules, batch.partition, now)
         kept.bad.extend(bad)
         row = {user: i for i, user in enumerate(read.users)}
-        known = _Rows(users).take([row[user] for user in kept.users])
-        return advance(known, kept.events, dimension), kept
+        users = _Rows(work.users).take([row[user] for user in kept.users])
+        return _Work(batch, kept, users), advance(users, kept.events, self._settings.model.dimension)
 
     def _failing(self, batch: Batch, read: EventBatch, users: Users, now: int) -> list[BadRecord]:
         """The records whose events cannot be applied, found one by one from clean rows."""
@@ -283,6 +327,20 @@ class _Rows:
         """User `row`, advanced alone."""
         self._blobs[row] = advanced.buffer[advanced.start[0] : advanced.start[1]].tobytes()
         self._time[row], self._version[row] = advanced.forgotten_time[0], advanced.forgotten_version[0]
+
+
+def _in_groups(works: Sequence[_Work]) -> Iterator[list[_Work]]:
+    """In runs of about _TOGETHER events: larger ones gain nothing and need more memory at a time."""
+    some: list[_Work] = []
+    events = 0
+    for work in works:
+        some.append(work)
+        events += len(work.read.events)
+        if events >= _TOGETHER:
+            yield some
+            some, events = [], 0
+    if some:
+        yield some
 
 
 def _by_user(read: EventBatch, wanted: Mask) -> list[list[int]]:

@@ -30,6 +30,8 @@ _IDLE_AFTER_MS = 200  # a poll that brings nothing for so long is a moment to wr
 _REVOKE_WITHIN_S = 10.0
 _MORE = 8  # while records wait, a poll of the other partitions brings at most this part of a whole one
 _STUCK_AFTER_S = 60.0
+_LAY_READY_S = 0.0005  # a poll that took less found records in the client
+_FETCH_MS = 3  # a fetch of what lies at the broker
 
 
 class _BrokenOff(Exception):
@@ -176,7 +178,10 @@ class Lane:
         """
         empty = [TopicPartition(self.topic, p) for p, queue in self._queues.items() if not queue.records]
         if len(empty) == len(self._queues):
+            asked = time.perf_counter()
             await self._poll([], 50 if self._unclaimed else _IDLE_AFTER_MS, self._poll_records)
+            if time.perf_counter() - asked < _LAY_READY_S and any(queue.records for queue in self._queues.values()):
+                await self._poll([], _FETCH_MS, self._poll_records)
         elif empty:
             await self._poll(empty, 0, max(1, self._poll_records // _MORE))
 

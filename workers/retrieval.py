@@ -52,6 +52,16 @@ class _User:
     forgotten: int = -1  # offset of the newest forget
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A record of `states` that is one."""
+
+    partition: int
+    record: Record
+    user: str
+    state: StateRecord
+
+
 class RetrievalHandler:
     """Answers states with feeds, from the replicas as they are. Holds nothing durable."""
 
@@ -72,7 +82,7 @@ class RetrievalHandler:
         self._served.clear()
         self._examples.clear()
         bad: dict[int, list[BadRecord]] = {batch.partition: [] for batch in batches}
-        told = {batch.partition: self._told(batch, bad[batch.partition]) for batch in batches}
+        told = self._told(batches, bad)
         for partition, users in told.items():
             for user, newest in users.items():
                 self._judge(partition, user, newest)
@@ -124,37 +134,38 @@ class RetrievalHandler:
         return max(self._greatest_time, self._model.trends.newest)
 
     # ---------------------------------------------------------------- what the records say
-    def _told(self, batch: Batch, bad: list[BadRecord]) -> dict[str, _User]:
-        """The users of a batch, in the order of their first record."""
-        read: list[tuple[Record, str, StateRecord]] = []
-        users: dict[str, _User] = {}
-        for record in batch.records:
-            try:
-                user = id_from_key(record.key, "user id")
-                if record.value is None:
-                    forgotten = read_forgotten(list(record.headers))
-                    self._forget(user, users.setdefault(user, _User()), forgotten)
-                else:
-                    read.append((record, user, decode_state(record.value)))
-            except WireError as error:
-                bad.append(BadRecord(record, error.stage, str(error), type(error).__name__))
-        for record, user, state, offset in self._dated(read, bad):
-            _merge(users.setdefault(user, _User()), record, state, offset)
-        return users
+    def _told(self, batches: list[Batch], bad: dict[int, list[BadRecord]]) -> dict[int, dict[str, _User]]:
+        """By partition the users of its batch, in the order of their first record. All states are decoded in one call:
+        while little happens a batch brings one."""
+        told: dict[int, dict[str, _User]] = {batch.partition: {} for batch in batches}
+        read: list[_Read] = []
+        for batch in batches:
+            users = told[batch.partition]
+            for record in batch.records:
+                try:
+                    user = id_from_key(record.key, "user id")
+                    if record.value is None:
+                        forgotten = read_forgotten(list(record.headers))
+                        self._forget(user, users.setdefault(user, _User()), forgotten)
+                    else:
+                        read.append(_Read(batch.partition, record, user, decode_state(record.value)))
+                except WireError as error:
+                    bad[batch.partition].append(BadRecord(record, error.stage, str(error), type(error).__name__))
+        for one, offset in self._dated(read, bad):
+            _merge(told[one.partition].setdefault(one.user, _User()), one.record, one.state, offset)
+        return told
 
-    def _dated(
-        self, read: list[tuple[Record, str, StateRecord]], bad: list[BadRecord]
-    ) -> list[tuple[Record, str, StateRecord, int]]:
+    def _dated(self, read: list[_Read], bad: dict[int, list[BadRecord]]) -> list[tuple[_Read, int]]:
         """With the offset of each state's last event; a state that is none goes to `bad`."""
         while True:
             try:
-                states = decode([state.blob for _, _, state in read])
+                states = decode([one.state.blob for one in read])
                 break
             except BlobError as error:
-                record = read.pop(error.row)[0]
-                bad.append(BadRecord(record, "decode", str(error), type(error).__name__))
+                broken = read.pop(error.row)
+                bad[broken.partition].append(BadRecord(broken.record, "decode", str(error), type(error).__name__))
         self._greatest_time = max(self._greatest_time, int(states.last_time.max(initial=0)))
-        return [(*one, offset) for one, offset in zip(read, states.last_offset.tolist(), strict=True)]
+        return list(zip(read, states.last_offset.tolist(), strict=True))
 
     def _forget(self, user: str, known: _User, forgotten: Forgotten) -> None:
         known.forgotten = max(known.forgotten, forgotten.offset)

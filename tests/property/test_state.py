@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.blob import BlobError, decode, durable
-from pipeline.state import Advanced, Outcome, Users, advance, stamp
+from pipeline.state import Advanced, Outcome, Users, advance, stamp, together
 from pipeline.types import (
     ATTRIBUTES,
     BLOCKS,
@@ -193,10 +193,30 @@ def test_a_suffix_of_the_log_told_again_changes_nothing(stream: Stream, data: st
 @given(streams(longest=200))
 @settings(deadline=None, max_examples=50)
 def test_a_user_depends_on_their_own_events_only(stream: Stream) -> None:
-    together = blobs(advance(nobody(stream.n), batch(stream.events), K))
+    everyone = blobs(advance(nobody(stream.n), batch(stream.events), K))
     for u in range(stream.n):
         own = [e._replace(user=0) for e in stream.events if e.user == u]
-        assert blobs(advance(nobody(1), batch(own), K)) == [together[u]]
+        assert blobs(advance(nobody(1), batch(own), K)) == [everyone[u]]
+
+
+@given(st.lists(streams(longest=60), min_size=1, max_size=4), st.integers(0, 1 << 32))
+@settings(deadline=None, max_examples=50)
+def test_batches_together_are_as_each_alone(lot: list[Stream], seed: int) -> None:
+    halves = [len(stream.events) // 2 for stream in lot]
+    before = [after(advance(nobody(s.n), batch(s.events[:half]), K)) for s, half in zip(lot, halves, strict=True)]
+    events = [batch(s.events[half:]) for s, half in zip(lot, halves, strict=True)]
+    whole = advance(*together(list(zip(before, events, strict=True))), K)
+    vectors = np.random.default_rng(seed).normal(size=(len(whole.last_time), K)).astype(np.float32)
+    stamped = stamp(whole, vectors, 1, 2)
+    user = event = 0
+    for known, some in zip(before, events, strict=True):
+        mine, its = slice(user, user + len(known)), slice(event, event + len(some))
+        part, alone = whole.part(mine, its), advance(known, some, K)
+        assert stamped[mine] == stamp(alone, vectors[mine], 1, 2)
+        assert [entries(part, u) for u in range(len(known))] == [entries(alone, u) for u in range(len(known))]
+        for column in ("outcome", "last_time", "forgotten_time", "forgotten_version"):
+            assert getattr(part, column).tolist() == getattr(alone, column).tolist()
+        user, event = mine.stop, its.stop
 
 
 @given(streams(), st.integers(0, 1 << 32))
