@@ -15,11 +15,33 @@ _NO_ROWS: Rows = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
+class Lists:
+    """What s sources propose to q queries, end to end: to query j source i proposes rows[start[i, j]:start[i, j+1]]."""
+
+    start: I64  # (s, q+1)
+    rows: Rows
+
+    @staticmethod
+    def of(proposals: Sequence[Proposals], q: int) -> Lists:
+        """The proposals of each source, in order."""
+        if not proposals:
+            return Lists(np.zeros((0, q + 1), np.int64), _NO_ROWS)
+        start = np.array([some.start for some in proposals])
+        start[1:] += start[:-1, -1:].cumsum(axis=0)
+        return Lists(start, np.concatenate([some.rows for some in proposals]))
+
+    def source(self, at: int) -> Proposals:
+        """What one of them proposes."""
+        first, last = self.start[at, 0], self.start[at, -1]
+        return Proposals(self.start[at] - first, self.rows[first:last])
+
+
+@dataclass(frozen=True, slots=True)
 class Trail:
     """What the stages noted on the way, for the feeds' provenance; q queries."""
 
     sources: tuple[str, ...]  # s names
-    proposals: tuple[Proposals, ...]  # s
+    lists: Lists  # of them
     skipped: tuple[str, ...]  # sources that failed
     gathered: I64  # (q,) candidates before filters
     ranked: I64  # (q,) candidates that were left for the cut; 0 before it
@@ -48,30 +70,21 @@ def starts(owner: Owner, q: int) -> I64:
     return owner.searchsorted(np.arange(q + 1)) if q != 1 else np.array((0, len(owner)))
 
 
-def union(lists: Sequence[Proposals], q: int, n: int) -> tuple[Rows, Owner]:
+def union(lists: Lists, n: int) -> tuple[Rows, Owner]:
     """Every row that a list proposes to its query, once, and its owner; rows are below n."""
-    rows, owner = _union(*_joined(lists, q), np.zeros(n, np.int32))
+    rows, owner = _union(lists.start, lists.rows, np.zeros(n, np.int32))
     return rows, owner
 
 
-def ranks(
-    lists: Sequence[Proposals], names: Sequence[str], rows: Rows, owner: Owner, q: int, n: int
-) -> tuple[tuple[str, ...], I16]:
-    """`names` of the lists, each once; (c, names) the best rank of each candidate in the lists of a name, from 1, 0 =
-    not proposed there. Owners ascend and are below q, rows are below n."""
+def ranks(lists: Lists, names: Sequence[str], rows: Rows, owner: Owner, n: int) -> tuple[tuple[str, ...], I16]:
+    """`names` of the lists' sources, each once; (c, names) the best rank of each candidate in the lists of a name, from
+    1, 0 = not proposed there. Owners ascend and are below q, rows are below n."""
     once = tuple(dict.fromkeys(names))
     columns = np.array([once.index(name) for name in names], np.int64)
     found = np.zeros((len(rows), len(once)), np.int16)
-    _ranks(*_joined(lists, q), columns, starts(owner, q), rows, np.full(n, -1, np.int64), found)
+    wanted = starts(owner, lists.start.shape[1] - 1)
+    _ranks(lists.start, lists.rows, columns, wanted, rows, np.full(n, -1, np.int64), found)
     return once, found
-
-
-def _joined(lists: Sequence[Proposals], q: int) -> tuple[I64, Rows]:
-    """Where each list's part for each query begins, (s, q+1), in the rows of all of them, one after the other."""
-    begins = np.zeros((len(lists), q + 1), np.int64)
-    for at, proposals in enumerate(lists):
-        begins[at] = proposals.start + (begins[at - 1, -1] if at else 0)
-    return begins, np.concatenate([_NO_ROWS, *(proposals.rows for proposals in lists)])
 
 
 @njit(cache=True)

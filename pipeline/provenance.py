@@ -45,7 +45,7 @@ def explain(queries: Queries, catalog: Catalog, model: Model, shown: Candidates,
     rows, owner, trail = shown.rows, shown.owner, shown.trail
     parts = ranker.parts(queries, catalog, model, shown)  # (f, c)
     why = _listed(because(queries, model, shown, dict(zip(ranker.names, parts, strict=True))))
-    places = _told(*ranks(trail.proposals, trail.sources, rows, owner, len(queries), len(catalog)))
+    places = _told(*ranks(trail.lists, trail.sources, rows, owner, len(catalog)))
     values = _told(ranker.names, _worth_telling(parts.T))
     dropped = _told(*_transposed(trail.dropped, len(queries)))
     start, gathered, ranked = starts(owner, len(queries)).tolist(), trail.gathered.tolist(), trail.ranked.tolist()

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.candidates import Candidates, Trail, starts, union
+from pipeline.candidates import Candidates, Lists, Trail, starts, union
 from pipeline.catalog import Catalog
 from pipeline.model import Model
 from pipeline.provenance import Feed, explain
@@ -77,16 +77,17 @@ def shortlist(queries: Queries, catalog: Catalog, model: Model, recipe: Recipe) 
 
 def gather(queries: Queries, catalog: Catalog, model: Model, sources: Sequence[Source]) -> Candidates:
     """The union of what the sources propose. A source that fails costs its own proposals, not the feeds."""
-    names, lists, skipped = [], [], []
+    names, proposals, skipped = [], [], []
     for source in sources:
         try:
-            lists.append(source(queries, catalog, model))
+            proposals.append(source(queries, catalog, model))
             names.append(source.name)
         except Exception:  # whatever it is: the other sources still make a feed, and the feed names what is missing
             skipped.append(source.name)
-    rows, owner = union(lists, len(queries), len(catalog))
+    lists = Lists.of(proposals, len(queries))
+    rows, owner = union(lists, len(catalog))
     gathered = np.bincount(owner, minlength=len(queries))
-    trail = Trail(tuple(names), tuple(lists), tuple(skipped), gathered, np.zeros_like(gathered))
+    trail = Trail(tuple(names), lists, tuple(skipped), gathered, np.zeros_like(gathered))
     return Candidates(rows, owner, np.zeros(len(rows), np.float32), trail)
 
 

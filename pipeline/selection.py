@@ -15,14 +15,11 @@ from pipeline.types import F32, I32, I64, U32, U64, Mask, Owner, Rows
 
 LIMIT = 200  # proposals of a source for a query
 
-_NO_ROWS: Rows = np.empty(0, np.int64)
 _LEAST = np.float32(1e-20)  # a sparse value below it is no evidence
 _NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)
 _SAMPLE = 512  # scores that a guess of the k-th best is taken from, at least
-_NEAR = 1 << 18  # comparisons whose results stay in the cache until they are packed
-_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)  # multiplied with a single bit, the top 6 bits tell which one it is
-_BIT = np.zeros(64, np.int64)
-_BIT[[((int(_DE_BRUIJN) << at) & 0xFFFFFFFFFFFFFFFF) >> 58 for at in range(64)]] = np.arange(64)
+_RUN = 16  # scores that are looked at together: a cache line
+_FEW = 128  # values that a guess for a long sparse segment is taken from
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +55,26 @@ def owners(start: I64) -> Owner:
 def best(scores: F32, mask: Mask, k: int = LIMIT) -> Proposals:
     """The k best columns of each line of `scores` (q, n) where `mask` (q or 1, n) holds; -inf and NaN never are.
 
-    Exact. A guessed floor lets most scores be passed over by vectorised comparison; a line of which too few are above
-    its floor is read again without one.
+    Exact. A guessed floor lets most scores be passed over; a line of which too few are above its floor is read again
+    without one.
     """
     scores = np.ascontiguousarray(scores, np.float32)
     floor = _floor(scores, mask, k)
-    keys, counts = _above(scores, mask, floor, k)
-    short = np.flatnonzero((counts < k) & (floor > -np.inf))
-    if len(short):
-        again = _above(scores[short], mask[short % len(mask)], np.full(len(short), -np.inf, np.float32), k)
-        keys[short], counts[short] = again
-    return _unpack(keys, counts)
+    keys, counts, short = _above(scores, scores.view(np.uint32), mask, floor, k)
+    if short:
+        floor[counts < k] = -np.inf
+        keys, counts, _ = _above(scores, scores.view(np.uint32), mask, floor, k)
+    return _best_of(keys, counts, k)
 
 
 def best_sparse(start: I64, rows: Rows | I32, values: F32, mask: Mask, k: int = LIMIT) -> Proposals:
     """The k rows of greatest value of each query's segment; only values > 1e-20 whose row is in `mask` (q or 1, n)."""
     values = np.ascontiguousarray(values, np.float32)
-    floor = _sparse_floor(start, values, k)
-    keys, counts = _pack(start, rows, values, mask, floor, k)
-    short = (counts < k) & (floor > _LEAST)
-    if short.any():
-        floor[short] = _LEAST
-        keys, counts = _pack(start, rows, values, mask, floor, k)
-    return _unpack(_first(keys, k), np.minimum(counts, k))
+    segments = start, rows, values, values.view(np.uint32), mask, k
+    keys, counts, short = _evident(*segments, True)
+    if short:
+        keys, counts, _ = _evident(*segments, False)
+    return _best_of(keys, counts, k)
 
 
 def order(owner: Owner, scores: F32) -> I64:
@@ -110,65 +104,44 @@ def spread(keys: U64 | I64, owner: Owner, window: int, most: int, depth: int, re
 
 def _floor(scores: F32, mask: Mask, k: int) -> F32:
     """(q,) a guess that about 4k + 64 scores lie above: a wrong one costs time only."""
-    columns = np.flatnonzero(mask[0]) if len(mask) else _NO_ROWS
-    n = len(columns)
-    if n <= 4 * k + _SAMPLE:
+    sample, n = _sampled(scores, mask, k)
+    if not n:
         return np.full(len(scores), -np.inf, np.float32)
-    runs = columns[: n - n % 16].reshape(-1, 16)[:: min(48, n // _SAMPLE)]  # of neighbours: fewer cache lines to touch
-    sample = np.take(scores, runs.ravel(), axis=1)
     place = sample.shape[1] - 1 - (4 * k + 64) * sample.shape[1] // n
     sample.partition(place, axis=1)
-    return sample[:, place]
+    return sample[:, place].copy()
 
 
-def _sparse_floor(start: I64, values: F32, k: int) -> F32:
-    """(q,) a guess that about 2k + 64 values of each segment lie above; _LEAST for short segments."""
-    lengths, m = start[1:] - start[:-1], 128
-    floor = np.full(len(lengths), _LEAST)
-    long = np.flatnonzero(lengths > 4 * k + m)
-    if len(long):
-        sample = values[start[long, None] + np.arange(m) * lengths[long, None] // m]
-        sample.sort(axis=1)
-        place = m - 1 - (2 * k + 64) * m // lengths[long]
-        floor[long] = np.maximum(sample[np.arange(len(long)), place], _LEAST)
-    return floor
-
-
-def _pack(start: I64, rows: Rows | I32, values: F32, mask: Mask, floor: F32, k: int) -> tuple[U64, I64]:
-    """Packed keys (q, at least k) of each segment's rows in `mask` above its floor; the rest of a line is _NOTHING."""
-    some = (values > np.repeat(floor, start[1:] - start[:-1])).nonzero()[0]
-    start = some.searchsorted(start)
-    width = max(int((start[1:] - start[:-1]).max(initial=0)), k)
-    return _pack_some(start, rows[some], values[some].view(np.uint32), mask, width)
-
-
-def _above(scores: F32, mask: Mask, floor: F32, k: int) -> tuple[U64, I64]:
-    """The packed keys (q, k) of the best k scores above `floor` (q,), in no order, and how many there are."""
-    q, n = scores.shape
-    words = np.zeros((q, -(-n // 64)), np.uint64)
-    step = max(1, _NEAR // max(n, 1))
-    for some in (slice(begin, begin + step) for begin in range(0, q, step)):
-        bits = np.packbits(scores[some] > floor[some, None], axis=1, bitorder="little")
-        words.view(np.uint8)[some, : bits.shape[1]] = bits
-    width = int(np.bitwise_count(words).sum(axis=1).max(initial=0))
-    keys, counts = _collect(words, scores.view(np.uint32), mask, max(width, k))
-    return _first(keys, k), np.minimum(counts, k)
-
-
-def _first(keys: U64, k: int) -> U64:
-    """The k smallest of each line, in no order."""
+def _best_of(keys: U64, counts: I64, k: int) -> Proposals:
+    """The rows of the k smallest keys of each line, best first; line i has counts[i], in any order."""
     if keys.shape[1] > k:
         keys.partition(k, axis=1)
-    return keys[:, :k]
+        keys = keys[:, :k]
+    keys.sort(axis=1)
+    return Proposals(*_listed(keys, counts))
 
 
-def _unpack(keys: U64, counts: I64) -> Proposals:
-    """The rows of the first counts[i] keys of line i, best first."""
-    keys = np.sort(keys, axis=1)
-    start = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=start[1:])
-    inside = np.arange(keys.shape[1]) < counts[:, None]
-    return Proposals(start, (keys[inside] & np.uint64(0xFFFFFFFF)).astype(np.int64))
+@njit(cache=True)
+def _sampled(scores: F32, mask: Mask, k: int) -> tuple[F32, int]:
+    """(q, m) scores of columns that the first line of `mask` (q or 1, n) allows, in runs of neighbours: fewer cache
+    lines to touch; and how many columns it allows. 0 where they are too few for a guess."""
+    q, n = scores.shape
+    allowed = 0
+    for at in range(n if len(mask) else 0):
+        allowed += mask[0, at]
+    if allowed <= 4 * k + _SAMPLE:
+        return np.empty((q, 0), np.float32), 0
+    step = _RUN * max(1, min(48, n // _SAMPLE))
+    columns, m = np.empty(_RUN * (n // step + 1), np.int64), 0
+    for begin in range(0, n, step):
+        for at in range(begin, min(begin + _RUN, n)):
+            columns[m] = at
+            m += mask[0, at]
+    sample = np.empty((q, m), np.float32)
+    for i in range(q):
+        for at in range(m):
+            sample[i, at] = scores[i, columns[at]]
+    return sample, allowed if m else 0
 
 
 @njit(cache=True)
@@ -179,39 +152,94 @@ def _key(bits: np.uint32, row: int) -> np.uint64:
 
 
 @njit(cache=True)
-def _collect(words: U64, bits: U32, mask: Mask, width: int) -> tuple[U64, I64]:
-    """Pack what the set bits of `words` (q, n/64) point at, where `mask` holds; the rest of a line is _NOTHING."""
-    q = len(words)
-    keys, counts, found = np.empty((q, width + 1), np.uint64), np.zeros(q, np.int64), np.empty(width, np.int64)
+def _above(scores: F32, bits: U32, mask: Mask, floor: F32, k: int) -> tuple[U64, I64, int]:
+    """Packed keys (q, at least k) of what `mask` (q or 1, n) allows above each line's floor, in no order, then
+    _NOTHING; how many a line has; and how many lines have fewer than k though their floor may be to blame."""
+    q, n = scores.shape
+    found = np.empty(n + 1, np.int64)
+    width = k
     for i in range(q):
-        allowed, line, n, count = mask[i % len(mask)], bits[i], 0, 0
-        for at in range(words.shape[1]):
-            word = words[i, at]
-            while word:
-                lowest = word & (~word + np.uint64(1))
-                found[n] = 64 * at + _BIT[(lowest * _DE_BRUIJN) >> np.uint64(58)]
-                n += 1
-                word ^= lowest
-        for at in range(n):  # a loop of its own, without branches: the reads miss the cache, here many at a time
-            keys[i, count] = _key(line[found[at]], found[at])
-            count += allowed[found[at]]
+        width = max(width, _count(scores[i], floor[i]))
+    keys, counts, short = np.empty((q, width + 1), np.uint64), np.zeros(q, np.int64), 0
+    for i in range(q):
+        allowed, count = mask[i % len(mask)], 0
+        for place in range(_find(scores[i], floor[i], found)):
+            at = found[place]
+            keys[i, count] = _key(bits[i, at], at)
+            count += allowed[at]
         keys[i, count:] = _NOTHING
         counts[i] = count
-    return keys, counts
+        short += count < k and floor[i] > -np.inf
+    return keys, counts, short
 
 
 @njit(cache=True)
-def _pack_some(start: I64, rows: Rows | I32, bits: U32, mask: Mask, width: int) -> tuple[U64, I64]:
-    q = len(start) - 1
-    keys, counts = np.empty((q, width + 1), np.uint64), np.zeros(q, np.int64)
+def _count(values: F32, least: np.float32) -> int:
+    found = 0
+    for at in range(len(values)):
+        found += values[at] > least
+    return found
+
+
+@njit(cache=True)
+def _find(values: F32, least: np.float32, found: I64) -> int:
+    """Where the values above `least` are, and how many: a loop without branches, which a guess would mislead."""
+    n = 0
+    for at in range(len(values)):
+        found[n] = at
+        n += values[at] > least
+    return n
+
+
+@njit(cache=True)
+def _evident(
+    start: I64, rows: Rows | I32, values: F32, bits: U32, mask: Mask, k: int, guess: bool
+) -> tuple[U64, I64, int]:
+    """As `_above` for segments; with `guess` of long ones only what is above a floor that each is given."""
+    q, width, longest = len(start) - 1, k, 0
+    floor = np.full(q, _LEAST, np.float32)
+    for i in range(q):
+        some = values[start[i] : start[i + 1]]
+        if guess:
+            floor[i] = _guess(some, k)
+        width, longest = max(width, _count(some, floor[i])), max(longest, len(some))
+    found = np.empty(longest + 1, np.int64)
+    keys, counts, short = np.empty((q, width + 1), np.uint64), np.zeros(q, np.int64), 0
     for i in range(q):
         allowed, count = mask[i % len(mask)], 0
-        for at in range(start[i], start[i + 1]):
+        for place in range(_find(values[start[i] : start[i + 1]], floor[i], found)):
+            at = start[i] + found[place]
             keys[i, count] = _key(bits[at], rows[at])
             count += allowed[rows[at]]
         keys[i, count:] = _NOTHING
         counts[i] = count
-    return keys, counts
+        short += count < k and floor[i] > _LEAST
+    return keys, counts, short
+
+
+@njit(cache=True)
+def _guess(values: F32, k: int) -> np.float32:
+    """What about 2k + 64 of many values lie above; _LEAST for few."""
+    if len(values) <= 4 * k + _FEW:
+        return _LEAST
+    sample = np.empty(_FEW, np.float32)
+    for at in range(_FEW):
+        sample[at] = values[at * len(values) // _FEW]
+    sample.sort()
+    return max(sample[_FEW - 1 - (2 * k + 64) * _FEW // len(values)], _LEAST)
+
+
+@njit(cache=True)
+def _listed(keys: U64, counts: I64) -> tuple[I64, Rows]:
+    """Where each line's rows start (q+1,), and the rows of its first counts[i] keys, as far as it has so many."""
+    start = np.zeros(len(counts) + 1, np.int64)
+    for i in range(len(counts)):
+        start[i + 1] = start[i] + min(counts[i], keys.shape[1])
+    rows = np.empty(start[-1], np.int64)
+    for i in range(len(counts)):
+        for at in range(start[i + 1] - start[i]):
+            rows[start[i] + at] = keys[i, at] & np.uint64(0xFFFFFFFF)
+    return start, rows
 
 
 @njit(cache=True)

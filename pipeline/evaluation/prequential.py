@@ -151,7 +151,7 @@ class Prequential:
         trail, row = found.trail, np.array([max(chosen, 0)])
         if trail.skipped:
             raise RuntimeError(f"evaluation: the source {trail.skipped[0]} failed; see its tests")
-        self._sources, places = ranks(trail.proposals, trail.sources, row, _ZERO, 1, len(self.catalog))
+        self._sources, places = ranks(trail.lists, trail.sources, row, _ZERO, len(self.catalog))
         found_at: I16 = places[0] if chosen >= 0 else np.zeros_like(places[0])
         return found_at
 

@@ -46,7 +46,7 @@ def _places(queries: Queries, catalog: Catalog, candidates: Candidates) -> tuple
 
     def compute() -> tuple[tuple[str, ...], I16, Candidates]:
         trail, rows, owner = candidates.trail, candidates.rows, candidates.owner
-        return *ranks(trail.proposals, trail.sources, rows, owner, len(queries), len(catalog)), candidates
+        return *ranks(trail.lists, trail.sources, rows, owner, len(catalog)), candidates
 
     names, places, _ = queries.once(("places", id(candidates)), compute)  # the memo holds them: the id stays theirs
     return names, places

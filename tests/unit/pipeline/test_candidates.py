@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.candidates import ranks, starts, union
+from pipeline.candidates import Lists, ranks, starts, union
 from pipeline.queries import Marks
 from pipeline.selection import Proposals
 from pipeline.types import hash_id
@@ -24,11 +24,12 @@ def proposals(lists: list[list[int]]) -> Proposals:
 @settings(deadline=None)
 @given(st.lists(lists_of_rows, max_size=4), st.data())
 def test_union_and_ranks(sources: list[list[list[int]]], data: st.DataObject) -> None:
-    found = [proposals(lists) for lists in sources]
-    rows, owner = union(found, 3, N)
+    found = Lists.of([proposals(lists) for lists in sources], 3)
+    assert [found.source(at).rows.tolist() for at in range(len(sources))] == [list(chain(*lists)) for lists in sources]
+    rows, owner = union(found, N)
     start = starts(owner, 3).tolist()
     names = [data.draw(st.sampled_from("ab")) for _ in sources]
-    once, places = ranks(found, names, rows, owner, 3, N)
+    once, places = ranks(found, names, rows, owner, N)
     assert once == tuple(dict.fromkeys(names))
     assert places.shape == (len(rows), len(once))
     for query, (a, b) in enumerate(pairwise(start)):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.candidates import Candidates, Trail
+from pipeline.candidates import Candidates, Lists, Trail
 from pipeline.context import CONTEXTS, buckets, contexts
 from pipeline.features.rank import Rank
 from pipeline.model.trends import HALF_LIVES_MS
@@ -133,12 +133,14 @@ def test_buckets_of_histories() -> None:
 def test_ranks_are_the_best_of_a_name_and_200_where_nothing_was_proposed() -> None:
     here = world(4, 40, 3)
     candidates = everything(here)
+    lists = candidates.trail.lists
+    proposals = [lists.source(at) for at in range(len(candidates.trail.sources))]
     told, proposed = {name: columns(name, here, here.ask(), candidates)[name] for name in RANKS}, 0
     for at, (row, owner) in enumerate(zip(candidates.rows.tolist(), candidates.owner.tolist(), strict=True)):
         for column, values in told.items():
             places = [
                 some.rows[some.start[owner] : some.start[owner + 1]].tolist()
-                for name, some in zip(candidates.trail.sources, candidates.trail.proposals, strict=True)
+                for name, some in zip(candidates.trail.sources, proposals, strict=True)
                 if name == column.removeprefix("rank_")
             ]
             best = min((place.index(row) + 1 for place in places if row in place), default=200)
@@ -150,7 +152,7 @@ def test_ranks_are_the_best_of_a_name_and_200_where_nothing_was_proposed() -> No
 def test_a_source_that_gave_nothing_leaves_its_rank_at_the_floor() -> None:
     here = world(4, 40, 2)
     whole = everything(here)
-    trail = Trail((), (), ("sequence",), whole.trail.gathered, whole.trail.ranked)
+    trail = Trail((), Lists.of((), len(whole.trail.gathered)), ("sequence",), whole.trail.gathered, whole.trail.ranked)
     without = Candidates(whole.rows, whole.owner, whole.scores, trail)
     for name in RANKS:
         assert columns(name, here, here.ask(), without)[name] == pytest.approx(-math.log(201))

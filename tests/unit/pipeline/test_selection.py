@@ -94,6 +94,14 @@ def test_best_sparse_is_exact(seed: int, k: int, own: bool, narrow: bool) -> Non
     assert found.start.tolist() == np.cumsum([0, *map(len, expected)]).tolist()
 
 
+def test_a_wrong_guess_at_a_long_segment_is_put_right() -> None:
+    """The greatest values are all of rows that are not allowed: nothing allowed is above the guessed floor."""
+    rows = np.arange(2_000)
+    values = np.where(rows < 1_000, 10, 1).astype(np.float32)
+    mask = (rows >= 1_000)[None]
+    assert best_sparse(np.array([0, 2_000]), rows, values, mask, 200).rows.tolist() == list(range(1_000, 1_200))
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=seeds, sizes=st.lists(st.integers(0, 40), max_size=6))
 def test_order_is_stable_greatest_first_within_owners(seed: int, sizes: list[int]) -> None:

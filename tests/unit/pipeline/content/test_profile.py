@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.candidates import Candidates, Trail
+from pipeline.candidates import Candidates, Lists, Trail
 from pipeline.catalog import Catalog
 from pipeline.content.profile import affinities, profiles
 from pipeline.features.content import Content as ContentFeature
@@ -129,7 +129,7 @@ def test_the_feature_trusts_a_profile_of_three() -> None:
     asked = queries(shop.model, [User(["a"]), User(["a", "a"]), User(["a", "a", "b"]), User([])])
     np.testing.assert_allclose(shop.catalog.typical, 0, atol=1e-7)
     owner: Owner = np.repeat(np.arange(4), 3)
-    none = Trail((), (), (), np.zeros(4, np.int64), np.zeros(4, np.int64))
+    none = Trail((), Lists.of((), 4), (), np.zeros(4, np.int64), np.zeros(4, np.int64))
     candidates = Candidates(np.tile(rows, 4), owner, np.zeros(12, np.float32), none)
     out = np.full((2, 12), np.nan, np.float32)
     ContentFeature()(asked, shop.catalog, shop.model, candidates, out)
