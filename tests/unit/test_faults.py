@@ -10,6 +10,8 @@ import pytest
 
 from tests.faults import __main__ as command
 from tests.faults.account import Fault, Row, table
+from tests.faults.mutants import library_without_offset_check
+from workers.store import store
 
 ROOT = Path(__file__).parents[2]
 SESSION = """
@@ -85,6 +87,11 @@ def test_a_skipped_fault_is_not_green(
     assert command.main(["--only", "1", "-k", "skips"]) == 1
     assert "dev: 1 skipped, see above" in capsys.readouterr().err
     assert command.main(["--only", "1"]) == 0
+
+
+def test_the_offset_check_is_still_where_the_mutation_takes_it_from() -> None:
+    assert b"GAP" in store.LIBRARY
+    assert b"GAP', next} end" not in library_without_offset_check()
 
 
 def session(arguments: list[str], plugins: list[command.Skips]) -> int:
