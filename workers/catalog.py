@@ -25,7 +25,7 @@ from workers.wire.catalog import (
     read_catalog,
 )
 from workers.wire.dead_letter import BadRecord, dead_letter
-from workers.wire.errors import WireError
+from workers.wire.errors import WireError, expectation
 from workers.wire.item import read_item
 from workers.wire.output import Output
 
@@ -106,7 +106,7 @@ class Keeper:
             try:
                 entry = read_catalog(record.value)
             except WireError as error:
-                log.error("catalogue record unreadable", offset=record.offset, error=str(error))
+                log.error("catalogue record unreadable", offset=record.offset, expected=expectation(error))
                 continue
             if isinstance(entry, Gravestone):
                 self._standing[record.key] = entry.deleted_at

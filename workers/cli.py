@@ -75,6 +75,8 @@ def _say(error: Exception) -> int:
     usage = getattr(error, "format_message", None)  # how typer's own errors tell their text
     if usage is not None:
         message, code = f"{usage()} (headrace --help)", 2
+    elif str(getattr(error, "message", "")).endswith("AUTHORIZATION_FAILED"):  # how Kafka's client says what is refused
+        message, code = f"kafka: this user may not: {error.message} ({error}); docs/security.md has what each may", 1  # type: ignore[attr-defined]
     elif type(error).__module__.startswith(OURS):
         message, code = str(error), 2 if isinstance(error, ValueError) else 1
     else:

@@ -19,6 +19,7 @@ from workers.positions import Batch, Result
 from workers.settings import Settings
 from workers.store import Store, UserRead, Write
 from workers.wire.dead_letter import BadRecord, dead_letter
+from workers.wire.errors import expectation
 from workers.wire.event import EventBatch, Rules, read_events
 from workers.wire.marker import Marker, read_marker, write_marker
 from workers.wire.output import Output
@@ -187,7 +188,7 @@ class EmbeddingHandler:
                 *together([(work.users, work.read.events) for work in some]), self._settings.model.dimension
             )
         except Exception as error:  # pure code that fails would fail again: find whose fault it is
-            log.warning("a batch could not be applied at once", error=f"{type(error).__name__}: {error}")
+            log.warning("a batch could not be applied at once", error=f"{type(error).__name__}: {expectation(error)}")
             if len(some) > 1:
                 return [moved for work in some for moved in self._advanced([work], now)]
             work, whole = self._without_failing(some[0], now)

@@ -23,6 +23,7 @@ from pipeline.types import hash_of
 from workers.examples import LISTS_A_SECOND, Sampler
 from workers.rehearsal import rehearse
 from workers.settings import Settings, SettingsError
+from workers.wire import errors
 from workers.wire.event_data import Attributes as Profile
 from workers.wire.feed import Feed, FeedCause, FeedItem, FeedModel, FeedStages, encode_feed, feed_headers
 from workers.wire.output import Headers
@@ -201,10 +202,10 @@ def in_chunks(asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
 
 @lru_cache(maxsize=1 << 14)
 def attributes_of(raw: bytes) -> Attributes:
-    """What a state keeps of a `profile` event."""
+    """What a state keeps of a `profile` event. Raises WireError for what none of ours wrote."""
     if not raw:
         return NO_ATTRIBUTES
-    profile = _profile.decode(raw)
+    profile = errors.decode(_profile, raw, "attributes")
     return Attributes(
         profile.audience or "",
         profile.market or "",

@@ -18,7 +18,8 @@ from pipeline.types import hash_id
 from workers.replica import GATHER_MS, Follower
 from workers.settings import Settings
 from workers.wire.catalog import Gravestone, read_catalog
-from workers.wire.errors import WireError
+from workers.wire.errors import WireError, expectation
+from workers.wire.ids import id_from_key
 from workers.wire.model import ListsRecord, ParametersRecord, VectorsRecord, item_of_key, part_of_key, read_model
 
 log = structlog.get_logger()
@@ -52,7 +53,7 @@ class ItemReplica:
                 self._on_model(record)
             except (WireError, UnfitError) as error:
                 self.counts["model_unreadable"] += 1
-                log.error("model record unreadable", offset=record.offset, error=str(error))
+                log.error("model record unreadable", offset=record.offset, expected=expectation(error))
 
     def _on_model(self, record: Any) -> None:
         model = self.model
@@ -82,11 +83,11 @@ class ItemReplica:
                 self.counts["catalog_records"] += 1
             except WireError as error:
                 self.counts["catalog_unreadable"] += 1
-                log.error("catalogue record unreadable", offset=record.offset, error=str(error))
+                log.error("catalogue record unreadable", offset=record.offset, expected=expectation(error))
 
     def _on_catalog(self, record: Any) -> None:
         if record.value is None:
-            self.catalog.drop(hash_id(record.key.decode()))
+            self.catalog.drop(hash_id(id_from_key(record.key, "item id")))
             return
         read = read_catalog(record.value)
         if isinstance(read, Gravestone):

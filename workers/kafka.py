@@ -256,7 +256,9 @@ async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
         if partitions:
             return sorted(partitions)
         await asyncio.sleep(_TOPIC_POLL_S)
-    raise TopicMissing(f"kafka: expected topic {topic}, found none; run `headrace topics apply`")
+    raise TopicMissing(
+        f"kafka: expected topic {topic}, found none; run `headrace topics apply`, or let this user read it"
+    )
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import time
 from pathlib import Path
@@ -57,8 +58,22 @@ def _parent() -> Path:
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return Path(tempfile.gettempdir()) / "headrace"
+        return _own(Path(tempfile.gettempdir()) / f"headrace-{os.geteuid()}")
     return cache
+
+
+def _own(folder: Path) -> Path:
+    """`folder`, where anyone may have made it before: ours alone, or else a new one.
+
+    numba unpickles what it finds, so that whoever writes there runs code as us.
+    """
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="headrace-"))
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    return folder if ours else Path(tempfile.mkdtemp(prefix="headrace-"))
 
 
 def _digest() -> str:

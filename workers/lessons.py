@@ -12,7 +12,7 @@ from pipeline.blob import BlobError, States, decode
 from pipeline.lessons import Told
 from pipeline.types import F32, I64, hash_id
 from workers.settings import Settings
-from workers.wire.errors import WireError
+from workers.wire.errors import WireError, expectation
 from workers.wire.event_data import read_data
 from workers.wire.output import Record, place
 from workers.wire.rules import Rules
@@ -107,4 +107,4 @@ def _starts(lengths: list[int]) -> I64:
 
 def _complain(record: Record, error: ValueError, counts: Counter[str]) -> None:
     counts["unreadable"] += 1
-    log.error("state record unreadable: nothing is learned from it", at=place(record), error=str(error))
+    log.error("state record unreadable: nothing is learned from it", at=place(record), expected=expectation(error))

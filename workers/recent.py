@@ -15,7 +15,7 @@ from pipeline.seen import Seen
 from pipeline.types import I64, POSITIVE, Mask, Rows
 from workers.replica import GATHER_MS, Follower
 from workers.settings import Settings
-from workers.wire.errors import UnreadableError
+from workers.wire.errors import UnreadableError, expectation
 from workers.wire.output import Record, place
 from workers.wire.recent import RecentRows, rows_in, unpack_recent
 from workers.wire.rules import Rules
@@ -64,7 +64,7 @@ class RecentReplica:
                 counts[at] = rows_in(record.value or b"")
             except UnreadableError as error:
                 self.counts["recent_unreadable"] += 1
-                log.error("recent record unreadable", at=place(record), error=str(error))
+                log.error("recent record unreadable", at=place(record), expected=expectation(error))
         return partitions, counts
 
     def _learn(self, partitions: I64, told: RecentRows) -> None:

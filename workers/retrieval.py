@@ -25,7 +25,7 @@ from workers.positions import Batch, FeedOutput, Result
 from workers.settings import Settings
 from workers.store import Store
 from workers.wire.dead_letter import BadRecord, dead_letter
-from workers.wire.errors import WireError
+from workers.wire.errors import WireError, expectation
 from workers.wire.event_data import read_data
 from workers.wire.example import encode_example
 from workers.wire.feed import pair_headers
@@ -217,7 +217,8 @@ class RetrievalHandler:
             made = self._maker.make(chunk, self._now())
         except Exception as error:  # pure code that fails would fail again: find whose fault it is
             if len(chunk) > 1:
-                log.warning("a chunk could not be answered at once", error=f"{type(error).__name__}: {error}")
+                what = f"{type(error).__name__}: {expectation(error)}"
+                log.warning("a chunk could not be answered at once", error=what)
                 return [made for one in chunk for made in self._answer([one], told, bad)]
             (one,) = chunk
             record = told[one.partition][one.user].record

@@ -26,8 +26,9 @@ from pipeline.types import ItemVectors, Parameters, hash_id
 from workers.lessons import action_weights, told_by
 from workers.settings import Settings
 from workers.wire.catalog import Gravestone, read_catalog
-from workers.wire.errors import UnreadableError, WireError
+from workers.wire.errors import UnreadableError, WireError, expectation
 from workers.wire.example import Choosing, read_example
+from workers.wire.ids import id_from_key
 from workers.wire.model import (
     CHECKPOINT,
     EXAMPLES,
@@ -90,7 +91,7 @@ class TrainerCore:
                 self._on_model(record)
             except (WireError, UnfitError) as error:
                 self.counts["model_unreadable"] += 1
-                log.error("model record unreadable", at=place(record), error=str(error))
+                log.error("model record unreadable", at=place(record), expected=expectation(error))
 
     def on_catalog(self, records: Sequence[Record]) -> None:
         """Take records of `catalog` in: the content of items, from which new ones begin.
@@ -100,19 +101,20 @@ class TrainerCore:
         for record in records:
             try:
                 entry = read_catalog(record.value) if record.value is not None else None
+                item = hash_id(id_from_key(record.key, "item id")) if entry is None else entry.hash
             except WireError as error:
                 self.counts["catalog_unreadable"] += 1
-                log.error("catalogue record unreadable", at=place(record), error=str(error))
+                log.error("catalogue record unreadable", at=place(record), expected=expectation(error))
                 continue
             if isinstance(entry, Gravestone):
-                self.learner.delete(entry.hash)
-                self.catalog.remove(entry.hash, entry.deleted_at, entry.offset)
+                self.learner.delete(item)
+                self.catalog.remove(item, entry.deleted_at, entry.offset)
             elif entry is not None:
-                self.learner.restore(entry.hash)
+                self.learner.restore(item)
                 self.catalog.put(entry.entry(ENCODING.code))
-            elif record.key is not None:  # a gravestone that has stood long enough
-                self.learner.restore(hash_id(record.key.decode()))
-                self.catalog.drop(hash_id(record.key.decode()))
+            else:  # a gravestone that has stood long enough
+                self.learner.restore(item)
+                self.catalog.drop(item)
 
     def begin_writing(self, owner: str, now: int) -> Output:
         """The record that takes the pen, to be sent when caught up and elected. `owner` is a name never used before."""
@@ -138,7 +140,7 @@ class TrainerCore:
                 self._on_example(read_example(record.value or b""))
             except WireError as error:
                 self.counts["examples_unreadable"] += 1
-                log.error("example unreadable", at=place(record), error=str(error))
+                log.error("example unreadable", at=place(record), expected=expectation(error))
 
     def _on_example(self, example: Choosing) -> None:
         ranker = self._ranker

@@ -14,6 +14,7 @@ from workers.wire.output import GivenHeaders, Record
 
 _ERRORS = f"{PREFIX}errors."
 _NOWHERE = -1
+_DIGITS = 18  # more is no offset, and fits no int64
 
 
 class Origin(NamedTuple):
@@ -96,4 +97,6 @@ def text(raw: Any) -> str | None:
 
 
 def _number(given: str | None) -> int:
-    return int(given) if given is not None and given.isascii() and given.isdigit() else _NOWHERE
+    """-1 for what is no offset: whoever may write letters may write any text."""
+    known = given is not None and given.isascii() and given.isdigit() and len(given) <= _DIGITS
+    return int(given or "") if known else _NOWHERE

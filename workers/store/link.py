@@ -7,6 +7,7 @@ through here must be safe to repeat, for a call that timed out may still be carr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import ssl
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ class Link:
             self._connection = kind(**options, protocol=2)
         except (ValueError, TypeError) as error:
             raise StoreRefused(f"store: cannot use store.url: {error}") from None
-        self._timeout_s = store.call_timeout_s
+        self._timeout_s, self._tls = store.call_timeout_s, store.tls
         self._lock = asyncio.Lock()
         self._opening = False  # nothing was ever answered: what only a person can mend is said, not waited for
         self._repeating = 0  # `run`s that are at it again
@@ -99,7 +100,15 @@ class Link:
             self._opening = False
 
     async def close(self) -> None:
-        """Close the connection; the next call would open it again."""
+        """Close the connection; the next call would open it again.
+
+        TLS ends with a word from both sides: a loop that ends before it leaves a socket behind.
+        """
+        with contextlib.suppress(RedisTimeoutError):  # it hangs: the socket is closed all the same
+            await self._connection.disconnect(nowait=not self._tls)
+
+    async def _drop(self) -> None:
+        """Close the connection to a server that is in trouble, without its word."""
         await self._connection.disconnect(nowait=True)
 
     async def reachable(self) -> bool:
@@ -158,19 +167,19 @@ class Link:
                 f"store: {self.where} refused user or password ({error}); set store.user and store.password_file"
             ) from None
         except (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError) as error:
-            await self.close()
+            await self._drop()
             if self._opening:
                 self._refuse_untrusted(error)
             return error
         except RedisError as error:  # to a command of the handshake, or no Redis at all
-            await self.close()
+            await self._drop()
             if not _passes(error):
                 raise StoreError(f"store: {self.where} does not talk to us as a Redis does: {_line(error)}") from error
             return error
         if refusal is not None:
             raise StoreError(f"store: {self.where} refused a call: {refusal}") from refusal
         if isinstance(trouble, ReadOnlyError):
-            await self.close()  # after a failover the address leads to another server, this connection does not
+            await self._drop()  # after a failover the address leads to another server, this connection does not
         return trouble
 
     def _refuse_untrusted(self, error: BaseException | None) -> None:

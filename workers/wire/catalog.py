@@ -7,6 +7,8 @@ content vector that another encoding made: it reads `items` anew to have them al
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 import numpy as np
 
@@ -15,14 +17,15 @@ from pipeline.content.item import Content, Fact, Given
 from pipeline.types import F32, hash_id
 from workers.wire.errors import UnreadableError, decode
 from workers.wire.item import ItemData, Value, Vector, item_time
+from workers.wire.numbers import INT64, UINT64
 
 
 class CatalogItem(msgspec.Struct, tag_field="kind", tag="item", omit_defaults=True, frozen=True):
     """An item that is published."""
 
     item_id: str
-    hash: int
-    offset: int  # in `items`
+    hash: Annotated[int, UINT64]
+    offset: Annotated[int, INT64]  # in `items`
     title: str = ""
     text: str = ""
     categories: list[str] = []
@@ -33,8 +36,8 @@ class CatalogItem(msgspec.Struct, tag_field="kind", tag="item", omit_defaults=Tr
     available: bool = True
     unsafe: list[str] = []
     sponsored: str | None = None
-    published_at: int = 0  # ms, 0 = not said
-    expires_at: int = 0  # ms, 0 = never
+    published_at: Annotated[int, INT64] = 0  # ms, 0 = not said
+    expires_at: Annotated[int, INT64] = 0  # ms, 0 = never
     vectors: dict[str, Vector] = {}
     attributes: dict[str, Value] = {}
     content: bytes | None = None  # float32 little-endian: the content vector; absent where the item says nothing
@@ -84,9 +87,9 @@ class Gravestone(msgspec.Struct, tag_field="kind", tag="gravestone", frozen=True
     """An item that was deleted: hidden from every feed until it is published again."""
 
     item_id: str
-    hash: int
-    deleted_at: int  # ms, wall
-    offset: int = -1  # of the deletion in `items`
+    hash: Annotated[int, UINT64]
+    deleted_at: Annotated[int, INT64]  # ms, wall
+    offset: Annotated[int, INT64] = -1  # of the deletion in `items`
 
 
 _encoder = msgspec.msgpack.Encoder()

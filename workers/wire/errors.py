@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 WRONG = (msgspec.MsgspecError, UnicodeError, RecursionError)  # what a decoder raises for bytes that are wrong
 _SHOWN = 60  # characters of a found value that a message repeats
+_LOGGED = 200  # characters of a message in a log line
 
 
 class WireError(ValueError):
@@ -34,6 +35,14 @@ class InvalidError(WireError):
     """The record can be read, but breaks a rule."""
 
     stage: ClassVar[str] = "validate"
+
+
+def expectation(error: Exception) -> str:
+    """What `error` says was expected, without what was found: for a log line, which must not hold what came in.
+
+    All of a dead letter's message is in the letter.
+    """
+    return str(error).partition(", found ")[0][:_LOGGED]
 
 
 def shown(found: object) -> str:

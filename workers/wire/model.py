@@ -8,7 +8,7 @@ are little-endian bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from pipeline.types import F32, U64, ItemLists, ItemVectors, Parameters
 from workers.wire.errors import WRONG, InvalidError, UnreadableError, decode, shown, wire_error
+from workers.wire.ids import id_from_key
+from workers.wire.numbers import INT64, UINT32, UINT64, check_float32
 
 WRITER = b"#writer"
 CHECKPOINT = b"#checkpoint"
@@ -30,25 +32,25 @@ _SMALL = 3  # accumulators and entry counts have so many numbers
 class Stamp(msgspec.Struct, array_like=True, frozen=True):
     """Who wrote a record, and in which flush. All of a record whose key we do not know."""
 
-    epoch: int  # a writer's; a follower drops records of lower epochs than it has seen
-    version: int  # the writer's count of flushes; never restarts
+    epoch: Annotated[int, UINT32]  # a writer's; a follower drops records of lower epochs than it has seen
+    version: Annotated[int, UINT32]  # the writer's count of flushes; never restarts
 
 
 class VectorsRecord(Stamp, array_like=True, frozen=True):
     """`v:<item id>`."""
 
     item_id: str
-    hash: int
+    hash: Annotated[int, UINT64]
     e_in: bytes  # f32 (k,)
     e_out: bytes  # f32 (k,)
     bias: float
     accumulators: bytes  # f32 (3,)
     decayed: bytes  # f32 (H,)
-    reference: int  # ms
+    reference: Annotated[int, INT64]  # ms
     count: float
     entry: bytes  # f32 (3,)
-    first_seen: int  # ms
-    last_seen: int  # ms
+    first_seen: Annotated[int, INT64]  # ms
+    last_seen: Annotated[int, INT64]  # ms
 
     def vectors(self) -> ItemVectors:
         """As the pipeline takes it; arrays are views."""
@@ -72,8 +74,8 @@ class ListsRecord(Stamp, array_like=True, frozen=True):
     """`l:<item id>`: lists A, B, F, F1."""
 
     item_id: str
-    hash: int
-    reference: int  # ms
+    hash: Annotated[int, UINT64]
+    reference: Annotated[int, INT64]  # ms
     hashes: list[bytes]  # u64, four lists
     weights: list[bytes]  # f32, four lists
 
@@ -88,13 +90,13 @@ class WriterRecord(Stamp, array_like=True, frozen=True):
     """`#writer`: who writes from here on."""
 
     owner: str
-    since: int  # ms, wall
+    since: Annotated[int, INT64]  # ms, wall
 
 
 class CheckpointRecord(Stamp, array_like=True, frozen=True):
     """`#checkpoint`: everything learned from before these positions lies before it in the topic."""
 
-    offsets: dict[int, int]  # partition of `states` -> next offset to read; EXAMPLES -> that of `examples`
+    offsets: dict[int, Annotated[int, INT64]]  # partition of `states`, or EXAMPLES -> next offset to read there
     seen: dict[int, bytes]  # partition -> bitmap of the last events learned from
 
 
@@ -158,8 +160,11 @@ def part_of_key(key: bytes) -> str | None:
 
 
 def item_of_key(key: bytes) -> str | None:
-    """The item id of a `v:` or `l:` key; None for another key. For a null: what was learned of the item is void."""
-    return key[2:].decode() if key[:2] in (b"v:", b"l:") else None
+    """The item id of a `v:` or `l:` key; None for another key. For a null: what was learned of the item is void.
+
+    Raises WireError.
+    """
+    return id_from_key(key[2:], "item id") if key[:2] in (b"v:", b"l:") else None
 
 
 def encode_vectors(item: ItemVectors, epoch: int, version: int) -> bytes:
@@ -218,14 +223,14 @@ def read_model(key: bytes, value: bytes) -> ModelRecord:
     if key == CHECKPOINT:
         return decode(_checkpoint, value, "model #checkpoint")
     if key.startswith(b"#"):
-        return _parameters(decode(_reserved, value, f"model {key.decode(errors='replace')}"), key)
+        return _parameters(decode(_reserved, value, f"model {_named(key)}"), key)
     return decode(_other, value, "model")
 
 
 def _parameters(record: _Reserved, key: bytes) -> ParametersRecord | Stamp:
     if not isinstance(record.content, dict):
         return Stamp(record.epoch, record.version)
-    what = f"model {key.decode(errors='replace')}"
+    what = f"model {_named(key)}"
     try:
         arrays = msgspec.convert(record.content, dict[str, PackedArray])
     except WRONG as error:
@@ -252,16 +257,32 @@ def _checked_vectors(record: VectorsRecord) -> VectorsRecord:
     same = len(record.e_in) == len(record.e_out)
     small = len(record.accumulators) == len(record.entry) == 4 * _SMALL
     if not (same and small and _whole([record.e_in, record.decayed], 4)):
-        raise UnreadableError(f"model v:{record.item_id}: expected arrays of float32 of matching lengths")
+        raise UnreadableError(f"model v:{shown(record.item_id)}: expected arrays of float32 of matching lengths")
+    _check_finite(record.item_id, [record.e_in, record.e_out, record.accumulators, record.decayed, record.entry])
+    for name, number in (("bias", record.bias), ("count", record.count)):
+        check_float32(number, f"model v:{shown(record.item_id)}: {name}")
     return record
+
+
+def _check_finite(item_id: str, arrays: Sequence[bytes]) -> None:
+    """One number that is none would spread to every score that it meets."""
+    if not np.isfinite(_f32(b"".join(arrays))).all():
+        raise InvalidError(f"model {shown(item_id)}: expected finite numbers")
 
 
 def _checked_lists(record: ListsRecord) -> ListsRecord:
     counts = [len(packed) // 8 for packed in record.hashes], [len(packed) // 4 for packed in record.weights]
     whole = _whole(record.hashes, 8) and _whole(record.weights, 4)
     if not (whole and counts[0] == counts[1] and len(counts[0]) == _LISTS):
-        raise UnreadableError(f"model l:{record.item_id}: expected {_LISTS} lists, as many weights as hashes in each")
+        found = shown(record.item_id)
+        raise UnreadableError(f"model l:{found}: expected {_LISTS} lists, as many weights as hashes in each")
+    _check_finite(record.item_id, record.weights)
     return record
+
+
+def _named(key: bytes) -> str:
+    """A key as messages repeat it: escaped and cut."""
+    return shown(key.decode(errors="replace"))[1:-1]
 
 
 def _whole(arrays: Sequence[bytes], size: int) -> bool:

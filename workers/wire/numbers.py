@@ -7,6 +7,8 @@ from msgspec import Meta
 from workers.wire.errors import InvalidError
 
 FLOAT32_END = 2.0**128 - 2.0**103  # what is smaller rounds to a finite float32
+UINT32 = Meta(ge=0, le=(1 << 32) - 1)
+UINT64 = Meta(ge=0)  # of MessagePack, which has no greater ones
 INT64 = Meta(ge=-(1 << 63), le=(1 << 63) - 1)
 
 

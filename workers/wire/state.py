@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.blob import HEAD, MODEL, durable
 from pipeline.types import U8, U32, U64
 from workers.wire.errors import InvalidError, UnreadableError, decode, shown
+from workers.wire.numbers import INT64, UINT64
 from workers.wire.output import GivenHeaders, Headers
 
 CARRIED = -1  # offset of a state, or of a forget, that was carried over from another log: before all of this one's
@@ -21,9 +22,9 @@ _LAST_OFFSET = slice(16, 24)  # in a blob's counters: behind count and positives
 class Fresh(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An event that the batch applied."""
 
-    offset: int
-    time_ms: int
-    id_hash: int  # 0 = the event has no id
+    offset: Annotated[int, INT64]
+    time_ms: Annotated[int, INT64]
+    id_hash: Annotated[int, UINT64]  # 0 = the event has no id
     data: bytes  # its data object as received, envelope resolved: `read_data`
 
 
@@ -31,10 +32,10 @@ class Cause(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The event that a feed answers to."""
 
     event_id: str  # as its producer gave it, else topic/partition/offset
-    time_ms: int
+    time_ms: Annotated[int, INT64]
     traceparent: str | None = None
     tracestate: str | None = None
-    offset: int = -1  # in `events`; -1 = not said
+    offset: Annotated[int, INT64] = -1  # in `events`; -1 = not said
 
 
 class StateRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -58,3 +58,18 @@ def test_a_read_only_cache_is_used_as_it_is(sources: Path, tmp_path: Path, monke
     file.touch()
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(file))  # no folder can be made below a file
     assert kernels.keep_compiled().parent == file
+
+
+def test_a_shared_folder_is_used_only_if_it_is_ours_alone(tmp_path: Path) -> None:
+    """numba unpickles what it finds: a folder that others may have made, or may write to, is not used."""
+    own = kernels._own(tmp_path / "own")
+    assert own == tmp_path / "own" == kernels._own(own)
+    assert own.stat().st_mode & 0o077 == 0
+    own.chmod(0o777)
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "file").touch()
+    for taken in (own, tmp_path / "link", tmp_path / "file"):
+        other = kernels._own(taken)
+        assert other != taken
+        assert other.stat().st_mode & 0o077 == 0
+        other.rmdir()
