@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import structlog
 import typer
+from aiokafka.errors import TopicAuthorizationFailedError
 
+from workers import cli
 from workers.cli import COMMANDS, application, run
 from workers.embedded import free_port
 
@@ -210,3 +212,12 @@ def test_a_health_check_loads_neither_numba_nor_kafka(root: Path, tmp_path: Path
     loaded = set(done.stdout.split())
     assert "workers.commands.health" in loaded
     assert not loaded & {"numba", "aiokafka", "redis", "faust", "numpy"}
+
+
+def test_what_the_broker_does_not_allow_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The client's own error, as it comes out of a worker or a command."""
+    assert cli._say(TopicAuthorizationFailedError({"headrace.events.v1"})) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("headrace: kafka: this user may not: TOPIC_AUTHORIZATION_FAILED")
+    assert "headrace.events.v1" in said
+    assert said.count("\n") == 1
