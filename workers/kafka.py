@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -172,6 +173,21 @@ async def _gives_producer_ids(client: AIOKafkaClient) -> bool:
 def _say_not_idempotent(bootstrap: str) -> None:
     """Once a process."""
     log.warning("broker gives no producer ids: a retried write may be there twice", broker=bootstrap)
+
+
+async def patiently(settings: Settings, ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask again while the node that was asked has just died, say. Raises BrokerUnavailable after
+    `kafka.connect_timeout_s`, at once what no repetition mends."""
+    ending = time.monotonic() + settings.kafka.connect_timeout_s
+    while True:
+        try:
+            return await ask()
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            if time.monotonic() > ending:
+                raise BrokerUnavailable(f"kafka: {settings.kafka.bootstrap}: {error}; is a node down?") from error
+        await asyncio.sleep(_GROUPS_POLL_S)
 
 
 async def start_producer(settings: Settings) -> AIOKafkaProducer:

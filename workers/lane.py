@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from workers import kafka
 from workers.positions import Batch, LaneRefused, Positions, Result, Stand
@@ -29,6 +29,8 @@ T = TypeVar("T")
 _IDLE_AFTER_MS = 200  # a poll that brings nothing for so long is a moment to write positions down
 _REVOKE_WITHIN_S = 10.0
 _MORE = 8  # while records wait, a poll of the other partitions brings at most this part of a whole one
+_WATCH_EVERY_S = 1.0
+_SILENT_AFTER_S = 5.0  # without progress: ask whether it is the store that is away
 _STUCK_AFTER_S = 60.0
 _LAY_READY_S = 0.0005  # a poll that took less found records in the client
 _FETCH_MS = 3  # a fetch of what lies at the broker
@@ -102,7 +104,7 @@ class Lane:
         self._fatal: BaseException | None = None
 
     async def run(self) -> None:
-        """Consume until `stop`. Raises LaneRefused, ProduceError or what the client raises: the process must end."""
+        """Consume until `stop`. Raises LaneRefused, ProduceError, StoreError: the process must end."""
         self._consumer = await kafka.start_consumer(self._settings, group=self._group)
         self._note_heartbeats()
         self._consumer.subscribe([self.topic], listener=_Listener(self))
@@ -114,6 +116,11 @@ class Lane:
                 if watchdog.done():
                     watchdog.result()
                 await self._turn()
+        except KafkaError as error:  # what the client does not repeat by itself
+            raise LaneRefused(
+                f"{self.topic}: the broker refused the group or a fetch ({type(error).__name__}: {error}); "
+                "start the worker again: it goes on where it stood"
+            ) from error
         finally:
             watchdog.cancel()
             await asyncio.gather(watchdog, return_exceptions=True)
@@ -359,20 +366,25 @@ class Lane:
         coordinator._do_heartbeat = noted
 
     async def _watch(self) -> None:
-        """End a lane that is alive and silent: lag, a store that answers, and no progress for a minute."""
+        """End a lane that is alive and silent: lag, a store that answers, and no progress for a minute of that."""
         ticked = time.monotonic()
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(_WATCH_EVERY_S)
             now = time.monotonic()
-            paused = now - ticked > 5  # the whole process was frozen: nobody could have progressed
-            ticked = now
+            paused = now - ticked > _SILENT_AFTER_S  # the whole process was frozen: nobody could have progressed
             for partition, queue in self._queues.items():
                 if paused or self._lag_of(partition, queue) <= 0:
                     queue.progressed = now
-                elif now - queue.progressed > _STUCK_AFTER_S and await self.positions.reachable():
+            silent = {p: queue for p, queue in self._queues.items() if now - queue.progressed > _SILENT_AFTER_S}
+            if silent and not await self.positions.reachable():
+                for queue in silent.values():  # a minute begins when the store is back, however long it was away
+                    queue.progressed = time.monotonic()
+            for partition, queue in silent.items():
+                if now - queue.progressed > _STUCK_AFTER_S and self._queues.get(partition) is queue:
                     where = f"{self.topic}[{partition}]@{queue.stand.next}"
                     self._break_off()
                     raise LaneRefused(f"{where}: no progress for {_STUCK_AFTER_S:.0f} s although there is lag")
+            ticked = time.monotonic()
 
     def _lag_of(self, partition: int, queue: _Queue) -> int:
         tp = TopicPartition(self.topic, partition)

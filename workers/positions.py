@@ -124,7 +124,8 @@ class StoredPositions:
             self._check_end(p, claim.next, ends[tps[p]])
             kept = claim.previous_owner == self._owner and self._own_next.get(p) == claim.next
             self._epochs[p], self._own_next[p] = claim.epoch, claim.next
-            self._sent[p] = self._sent_stored[p] = claim.sent
+            self._sent_stored[p] = claim.sent
+            self._sent[p] = max(claim.sent, min(start, claim.next))  # what is lost is told once: `idle` writes it down
             stands[p] = Stand(start, claim.next, kept)
             self.counts["claims"] += 1
         return stands

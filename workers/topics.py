@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, UnsupportedVersionError, for_code
 
-from workers.kafka import admin
+from workers.kafka import admin, patiently
 from workers.settings import Settings
 
 log = structlog.get_logger()
@@ -141,7 +141,7 @@ async def ensure(settings: Settings) -> None:
 
 async def check(settings: Settings) -> None:
     """Raise TopicsRefused when a topic that is there has another number of partitions than declared."""
-    for standing in await show(settings):
+    for standing in await patiently(settings, lambda: show(settings)):
         _refuse_other_partitions(standing)
 
 
