@@ -29,7 +29,8 @@ from workers.outside.verify import Checked, verify
 from workers.producer import Producer
 from workers.roles import hosted
 from workers.settings import Settings
-from workers.store import BeingRebuilt, Lost, Store
+from workers.store import Applied, Apply, BeingRebuilt, Lost, Store, Write
+from workers.wire.marker import Marker, write_marker
 from workers.wire.output import Output
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
@@ -41,23 +42,31 @@ Body = Callable[[Run], Awaitable[None]]
 @asynccontextmanager
 async def driven(settings: Settings, events: int = 700, forget: float = 0.02) -> AsyncIterator[Run]:
     """A worker beside a log that it has come to the end of."""
-    async with Run(settings) as lab, hosted(settings, ["embedding"]) as process:
+    async with Run(settings) as lab, working(lab, events, forget):
+        yield lab
+
+
+@asynccontextmanager
+async def working(lab: Run, events: int = 700, forget: float = 0.02) -> AsyncIterator[None]:
+    """The same on a lab that outlives the worker."""
+    async with hosted(lab.settings, ["embedding"]) as process:
         await asyncio.wait_for(process.ready(), 60)
         for _ in range(2):  # so that most users come in more than one batch
             await lab.drive(events // 2, resend=0.05, forget=forget)
             await lab.drained()
-        yield lab
+        yield
 
 
 def with_driven(settings: Settings, body: Body, *, running: bool = False) -> None:
     """Run `body` after, or while, a worker has come to the end of a log."""
 
     async def main() -> None:
-        async with driven(settings) as lab:
-            if running:
+        async with Run(settings) as lab:
+            async with working(lab):
+                if running:
+                    await body(lab)
+            if not running:
                 await body(lab)
-        if not running:
-            await body(lab)
 
     run(main(), 120)
 
@@ -314,6 +323,52 @@ def test_a_rebuilding_that_is_broken_off_is_begun_again(make_settings: MakeSetti
         await store.close()
 
     with_driven(settings, body)
+
+
+@pytest.mark.parametrize("retained", [True, False], ids=["in the log", "cut from it"])
+def test_a_forget_that_was_not_announced_is_not_undone(make_settings: MakeSettings, retained: bool) -> None:
+    """A worker died between storing and announcing it: `states` still has the state from before."""
+    settings = make_settings(**SMALL)
+
+    async def body(lab: Run) -> None:
+        user, ends = users_of(settings, 0)[0], await lab.log_ends()
+        await forget_unannounced(lab, user)
+        if not retained:
+            await cut(settings, "events", {p: at.next for p, at in (await lab.positions()).items()})
+        markers = kept(settings, "x")
+        await rebuilt(settings)
+        async with hosted(settings, ["embedding"]) as process:
+            await asyncio.wait_for(process.ready(), 60)
+            await lab.drained()
+        assert user not in users_of(settings, 0)
+        assert kept(settings, "x") == markers
+        assert wrong(await checked(settings)) == set()
+        said = [r.value for r in await lab.read("states") if r.key == user.encode()]
+        assert (said[-1] is None) == retained
+        if retained:
+            (await lab.verdict()).assert_equal()
+        else:
+            assert {p: at.next for p, at in (await lab.positions()).items()} == ends | {0: ends[0] + 1}
+
+    with_driven(settings, body)
+
+
+async def forget_unannounced(lab: Run, user: str) -> None:
+    """Write a forget of a user of partition 0, and store what it does."""
+    await lab.driver.write_events([(user.encode(), b'{"action": "forget", "user_id": "%b"}' % user.encode())])
+    forget = max((r for r in await lab.read("events") if r.partition == 0), key=lambda r: r.offset)
+    marker = write_marker(Marker(forget.offset + 1, forget.timestamp))
+    store = await Store.connect(lab.settings)
+    try:
+        claim = (await store.claim([0], "who dies", []))[0]
+        writes = [
+            Write(store.state_key(0, user), 1, b""),
+            Write(store.marker_key(0, user), store.marker_ttl_s, marker),
+        ]
+        call = Apply(0, claim.epoch, forget.offset, forget.offset + 1, claim.sent, writes)
+        assert await store.apply([call]) == [Applied("OK")]
+    finally:
+        await store.close()
 
 
 def test_states_of_another_log_are_refused(make_settings: MakeSettings) -> None:

@@ -25,7 +25,7 @@ from workers.producer import Producer
 from workers.replica import LogReader, Span, log_reader
 from workers.settings import Settings
 from workers.store import Rebuilding, Store, Write
-from workers.wire.marker import Marker, write_marker
+from workers.wire.marker import Marker, read_marker, write_marker
 from workers.wire.output import Output
 from workers.wire.partition import partition_of
 from workers.wire.state import CARRIED, StateRecord, carried_over, encode_state, forgotten_headers
@@ -101,8 +101,10 @@ class _Rebuild:
             self._check_log(p, events[p], said.newest)
             done = Rebuilt(p, next=events[p].begin, unreadable=said.unreadable)
             kept = _Kept()
+            gone = await self._forget_unannounced(kept, p, said, events[p].begin)
             for user, one in _all(said):
-                self._keep(kept, p, user, one, done)
+                if user not in gone:
+                    self._keep(kept, p, user, one, done)
             await self._rebuilding.begin([p])
             await self._write(p, kept, there.get(p, set()), done)
             await self._rebuilding.end(p, done.next)
@@ -120,6 +122,25 @@ class _Rebuild:
                 latest = max(forget.forgotten_at, known.forgotten_at if known else -1)
                 said.forgotten[user] = forget._replace(forgotten_at=latest)
         return said
+
+    async def _forget_unannounced(self, kept: _Kept, partition: int, said: Announcements, begin: int) -> set[str]:
+        """Deal with forgets that the store has taken and `states` never heard of: a state from before must not come
+        back behind their markers. Where the retained log has the forget, the marker goes and the log does it again;
+        where not, the marker stays, and the user is one of those returned, of whom nothing else is kept."""
+        store, gone = self._store, set()
+        users = sorted(user for user, one in said.newest.items() if one.blob)
+        for at in range(0, len(users), _WRITTEN):
+            chunk = users[at : at + _WRITTEN]
+            for user, read in zip(chunk, await store.read_users(partition, chunk), strict=True):
+                version = read_marker(read.marker).version if read.marker else 0
+                known = said.forgotten.get(user)
+                if version <= max(said.newest[user].offset + 1, forget_version(known) if known else 0):
+                    continue
+                if version > begin:
+                    kept.writes.append(Write(store.marker_key(partition, user), 1, b""))
+                else:
+                    gone.add(user)
+        return gone
 
     def _check_log(self, partition: int, log: Span, newest: Mapping[str, Announced]) -> None:
         last = max((one.offset for one in newest.values()), default=CARRIED)

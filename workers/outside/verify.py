@@ -204,9 +204,11 @@ class _Partition:
         """Of users that the store did not have when it was scanned those that it must have had."""
         missing = []
         async for user, read in self._read(users):
-            moved = _offset(read.blob) >= self._next or (read.marker and read_marker(read.marker).version > self._next)
-            if moved:
+            version = read_marker(read.marker).version if read.marker else 0
+            if _offset(read.blob) >= self._next or version > self._next:
                 self._checked.moved += 1
+            elif version > _offset(expected[user].blob) + 1:
+                continue  # forgotten, before the replay and unannounced: the marker is all that knows
             elif expected[user].written + self._ttl_ms < self._now:
                 self._checked.expired += 1
             else:
