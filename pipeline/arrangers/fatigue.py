@@ -55,7 +55,7 @@ class Fatigue:
         """Who blocked which rows lately, owners ascending, and how much it weighs today: (n,) each."""
         dated = np.flatnonzero(queries.blocked_times)
         who = np.searchsorted(queries.blocked.start, dated, "right") - 1
-        age = np.maximum(queries.now[who] // 1000 - queries.blocked_times[dated].astype(np.int64), 0)
+        age = queries.now[who] // 1000 - queries.blocked_times[dated].astype(np.int64)  # below 0: as at once
         step = np.searchsorted([days * _DAY_S for days, _ in self.steps], age, "right")
         weight = np.array([*(weight for _, weight in self.steps), 0.0], np.float32)[step]
         what = model.rows.find_marks(queries.blocked.marks[dated])

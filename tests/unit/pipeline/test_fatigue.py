@@ -68,6 +68,7 @@ def test_categories_count_by_what_is_shared() -> None:
     wide = Fatigue(category=0.8, places=10, off=0.9)  # one of one: eight places; one of two: four
     assert shop.after("-x1", 0.1, part=wide) == "f-z1 f-z2 c-xy1 f-z3 f-z4 f-z5 f-z6 f-z7 a-x1 f-z8 -x1"
     assert shop.after("-x1", 0.1, part=Fatigue(category=0)) == " ".join(shop.names)
+    assert Shop("a-xx1 -xx2 f-z1 f-z2 f-z3").after("-xx2", 0.1) == "a-xx1 f-z1 -xx2 f-z2 f-z3"  # told twice
 
 
 def test_where_no_catalogue_says_it_tastes_count() -> None:
@@ -82,6 +83,9 @@ def test_times_that_nobody_knows_and_items_that_nobody_knows_say_nothing() -> No
     assert shop.after("a-x1") == CREATORS
     assert shop.after("never-x9", 0.1) == CREATORS
     assert shop.after("never-x9 a-x1 a-y2", 0.1, 1) != CREATORS
+    full = Shop(" ".join(["a-x1", *(f"{name}-y1" for name in "bcdefghijklmno"), "a-x2"]))  # every row is somebody's
+    assert full.after("never-x9", 0.1) == " ".join(full.names)
+    assert Shop("8 8b 1").after("8", 0.1) == "8 8b 1"  # of no taste that anyone knows
 
 
 def test_without_others_the_tired_remain() -> None:
