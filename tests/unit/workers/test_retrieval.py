@@ -15,7 +15,7 @@ from pipeline.model import Model
 from pipeline.model.rows import ItemRows
 from pipeline.types import BLOCKS, CONSUMES, POSITIVE, PROFILE, hash_id
 from tests.records import Consumed
-from tests.retrieving import NOW, entry, vectors
+from tests.retrieving import DAY, NOW, entry, vectors
 from tests.retrieving import K as DIMENSION
 from tests.streams import Ev, after, batch, nobody
 from workers.feeds import CHUNK
@@ -162,6 +162,19 @@ def test_attributes_are_heeded(shop: Shop) -> None:
     muted = record("ann", Deed(4, "i0"), attributes=b'{"audience":"adult","muted_categories":["horror"]}')
     plain = record("bob", Deed(4, "i0"))
     assert [items(feed)[:2] for feed in shop.feeds(muted, plain)] == [["i2", "i3"], ["i1", "i3"]]
+
+
+def test_what_is_like_a_disliked_item_stays_away_for_a_while(tmp_path: Path) -> None:
+    file = tmp_path / "headrace.toml"
+    file.write_text(f'clock = "stream"\n[model]\ndimension = {DIMENSION}\n[feed]\nsize = 5\n')
+    shop = Shop(load(file, environ={}))
+    for item in ("i1", "i2"):
+        shop.catalog.put(entry(item, creator_id="acme"))
+    disliked = Deed(1, "i0"), Deed(2, "i1", "dislike", CONSUMES | BLOCKS)
+    assert items(shop.feeds(record("ann", *disliked))[0]) == ["i3", "i4", "i5", "i6", "i7"]
+    assert items(shop.feeds(record("bob", Deed(2, "i0")))[0]) == ["i1", "i3", "i4", "i2", "i5"]
+    (feed,) = shop.feeds(record("ann", *disliked, Deed(8 * DAY, "i9")))
+    assert items(feed) == ["i2", "i3", "i4", "i5", "i6"]
 
 
 def test_a_forgotten_user_has_no_feed(shop: Shop) -> None:
