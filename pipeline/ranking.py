@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain, pairwise
@@ -131,8 +131,11 @@ class Served:
         """Bytes of the arrays."""
         return self.rows.nbytes + self.features.nbytes + self.scores.nbytes + self.context.nbytes
 
-    def chosen(self, row: int) -> Choice | None:
-        """The user chose `row`; None if it was not among the candidates."""
+    def chosen(self, row: int, seen: Collection[int] = ()) -> Choice | None:
+        """The user chose `row` and had seen the rows `seen`; None if it was not among the candidates.
+
+        Only who chose one of what they saw passed the others over: a choice from elsewhere does not compare with them.
+        """
         m = len(self.scores)
         at = int(np.argmax(self.rows[:m] == row)) if m else 0
         if not m or self.rows[at] != row:
@@ -143,7 +146,10 @@ class Served:
         places[0] = _place(self.scores, at)
         for to, line in enumerate(self.trends, 1):
             places[to] = _place(self.features[line, :m].astype(np.float32), at)
-        return Choice(features.astype(np.float32, copy=False), m, m, at, self.context, self.bucket, places)
+        passed = np.flatnonzero(
+            np.isin(self.rows[:m], [other for other in seen if other != row] if row in seen else [])
+        )
+        return Choice(features.astype(np.float32, copy=False), m, m, at, self.context, self.bucket, places, passed)
 
 
 @dataclass(frozen=True, slots=True)

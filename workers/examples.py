@@ -8,8 +8,8 @@ because there is no room or the user's partition went to another worker, is an e
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +21,7 @@ USERS = 10_000
 LISTS_BYTES = 128 << 20
 LISTS_A_SECOND = 200  # that begin to wait: about one in four brings an example
 EXAMPLES_A_SECOND = 50  # that are published
+SEEN = 20  # rows of a list that are remembered as looked at, at most
 DRAWS = 100  # of the candidates that were not chosen, published with an example
 
 _SEED = 0x5A3D1E
@@ -57,6 +58,7 @@ class _Waiting:
     version: int  # the first offset in `events` not known to the feed
     feed_id: str
     served: Served
+    seen: set[int] = field(default_factory=set)  # rows that the user is known to have looked at
 
 
 class WaitingLists:
@@ -87,11 +89,20 @@ class WaitingLists:
         """The first offset of `user` that would be an answer to the list that waits; -1 = none waits."""
         return self._lists[user].version if user in self._lists else -1
 
+    def saw(self, user: str, feed_id: str, rows: Sequence[int]) -> None:
+        """`user` looked at `rows` of a feed; of another than the one that waits nothing is kept."""
+        waiting = self._lists.get(user)
+        if waiting is None or waiting.feed_id != feed_id:
+            return
+        self.counts["impressions"] += 1
+        candidates = set(waiting.served.rows[: len(waiting.served.scores)].tolist())
+        waiting.seen.update([row for row in rows if row in candidates - waiting.seen][: SEEN - len(waiting.seen)])
+
     def choose(self, user: str, row: int) -> tuple[str, Choice | None]:
         """`user`, whose list waits, chose `row`: the feed's id and what there is to learn; None if it was not in it."""
         waiting = self._lists[user]
         self._drop(user)
-        choice = waiting.served.chosen(row)
+        choice = waiting.served.chosen(row, waiting.seen)
         self.counts["chosen" if choice else "chosen_elsewhere"] += 1
         return waiting.feed_id, choice
 

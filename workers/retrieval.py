@@ -26,7 +26,7 @@ from workers.settings import Settings
 from workers.store import Store
 from workers.wire.dead_letter import BadRecord, dead_letter
 from workers.wire.errors import WireError, expectation
-from workers.wire.event_data import read_data
+from workers.wire.event_data import EventData, read_data
 from workers.wire.example import encode_example
 from workers.wire.feed import pair_headers
 from workers.wire.ids import id_from_key
@@ -179,7 +179,12 @@ class RetrievalHandler:
         if max(waits, since) < 0:
             return
         for event in sorted(newest.fresh, key=lambda event: event.offset):
-            item = self._chosen(event) if event.offset >= max(waits, since) else None
+            data = self._read(event) if event.offset >= max(waits, since) else None
+            if data is None:
+                continue
+            if data.items and data.feed_id:
+                self.lists.saw(user, data.feed_id, self._known(data.items))
+            item = self._chosen(data)
             if item is not None:
                 places = self._example(partition, user, item) if waits >= 0 else None
                 if since >= 0:
@@ -199,12 +204,21 @@ class RetrievalHandler:
             self.counts["examples"] += 1
         return [float(place) for place in choice.places]
 
-    def _chosen(self, event: Fresh) -> str | None:
-        """The item of a positive event."""
+    def _known(self, items: Sequence[str]) -> list[int]:
+        """Rows of items that the model knows."""
+        found = self._model.rows.find(np.array([hash_id(item) for item in items], np.uint64))
+        return [row for row in found.tolist() if row >= 0]
+
+    @staticmethod
+    def _read(event: Fresh) -> EventData | None:
+        """The event's data; a figure is not worth a dead letter: the trainer counts what cannot be read."""
         try:
-            data = read_data(event.data)
-        except WireError:  # a figure is not worth a dead letter: the trainer counts such data
+            return read_data(event.data)
+        except WireError:
             return None
+
+    def _chosen(self, data: EventData) -> str | None:
+        """The item of a positive event."""
         positive = self._rules.meaning(data.action, data.value).effect & POSITIVE
         return data.item_id if positive else None
 

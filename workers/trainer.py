@@ -27,7 +27,7 @@ from workers.lessons import action_weights, told_by
 from workers.settings import Settings
 from workers.wire.catalog import Gravestone, read_catalog
 from workers.wire.errors import UnreadableError, WireError, expectation
-from workers.wire.example import Choosing, read_example
+from workers.wire.example import Seeing, read_example
 from workers.wire.ids import id_from_key
 from workers.wire.model import (
     CHECKPOINT,
@@ -142,7 +142,7 @@ class TrainerCore:
                 self.counts["examples_unreadable"] += 1
                 log.error("example unreadable", at=place(record), expected=expectation(error))
 
-    def _on_example(self, example: Choosing) -> None:
+    def _on_example(self, example: Seeing) -> None:
         ranker = self._ranker
         if not isinstance(ranker, Learned) or example.layout != ranker.layout.key:
             self.counts["examples_of_another_ranker"] += 1

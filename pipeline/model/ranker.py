@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ class Training:
     hidden_rate: float = 0.0015  # of the hidden units
     decay: float = 0.001  # L2 of the hidden units
     draws: int = 0  # learn from so many uniform draws of the candidates that were not chosen; 0 = from all
+    passed_over: float = 20.0  # what a candidate weighs that the user saw beside the chosen one; others 1
     pairwise: bool = False  # the pair-wise logistic loss (Rendle et al. 2009, BPR) instead of the listwise one
 
 
@@ -80,6 +81,10 @@ class Layout:
         return Layout(_hashes(columns), _hashes(contexts), weights, hash_of(" ".join(columns + contexts)))
 
 
+def _nothing() -> I64:
+    return np.empty(0, np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What a user chose of a list, with the features of serving time: n = r + e columns of a feature matrix."""
@@ -91,16 +96,20 @@ class Choice:
     context: F32  # (g,)
     bucket: int
     places: F32  # (1 + H,) the chosen one's rank in the list and in plain trending: see `TrendCheck.note`
+    seen: I64 = field(default_factory=_nothing)  # (s,) columns of other candidates seen together with the chosen one
 
     def sampled(self, draws: int, seed: int) -> Choice:
-        """With the chosen one, first, and `draws` uniform draws of the other candidates, if there are more of these."""
+        """With the chosen one, first, those seen, and uniform draws of the other candidates, in all at most `draws`
+        beside the chosen one, if there are more."""
         if not 0 < draws < self.logged - 1 or self.logged < self.total:
             return self
-        kept = np.empty(draws + 1, np.int64)
-        _draw(np.uint64(seed), self.logged, self.chosen, kept)
+        seen = self.seen[:draws]
+        drawn = np.empty(1 + draws - len(seen), np.int64)
+        _draw(np.uint64(seed), self.logged, self.chosen, drawn)
+        kept = np.concatenate((drawn[:1], seen, drawn[1:][~np.isin(drawn[1:], seen)]))
         strangers = np.arange(self.logged, self.features.shape[1])
-        features = self.features[:, np.concatenate((kept, strangers))]
-        return Choice(features, draws + 1, self.total, 0, self.context, self.bucket, self.places)
+        features, told = self.features[:, np.concatenate((kept, strangers))], np.arange(1, 1 + len(seen))
+        return Choice(features, len(kept), self.total, 0, self.context, self.bucket, self.places, told)
 
 
 @dataclass(slots=True)
@@ -203,7 +212,7 @@ class RankerModel:
             return False
         choice = choice.sampled(how.draws, int(own.counts[0]) ^ _SEED)
         finite: bool = _learn(
-            choice.features, choice.chosen, _offsets(choice), choice.context, 1 + choice.bucket,
+            choice.features, choice.chosen, _offsets(choice, how.passed_over), choice.context, 1 + choice.bucket,
             own.scale, own.context_scale, own.linear, own.squares, own.hidden, own.counts,
             (how.rate, how.bucket_rate, how.hidden_rate, how.decay), how.pairwise,
         )  # fmt: skip
@@ -276,12 +285,14 @@ def _finite(lines: F32) -> Mask:
     return finite
 
 
-def _offsets(choice: Choice) -> F32:
-    """(n,) what makes up for candidates that were not drawn: log(others / draws) on each draw."""
+def _offsets(choice: Choice, passed_over: float) -> F32:
+    """(n,) logarithms of weights: of what was seen, and on each draw what makes up for those that were not drawn."""
     offsets = np.zeros(choice.features.shape[1], np.float32)
     if choice.logged < choice.total:
-        offsets[: choice.logged] = math.log((choice.total - 1) / max(choice.logged - 1, 1))
+        others = 1 + len(choice.seen)
+        offsets[: choice.logged] = math.log(max(choice.total - others, 1) / max(choice.logged - others, 1))
         offsets[choice.chosen] = 0
+    offsets[choice.seen] = math.log(passed_over)
     return offsets
 
 

@@ -366,7 +366,16 @@ def test_example_to_learn_from() -> None:
     assert choice.context.tolist() == [0.5, 1]
     assert example.encode_example(read.feed_id, choice, read.layout) == packed("example_choosing")
     old = example.read_example(packed("example"))  # written before: it does not say by which features
-    assert (old.total, old.places, old.layout) == (0, b"", 0)
+    assert (old.total, old.places, old.layout, read.seen) == (0, b"", 0, b"")
+
+
+def test_example_with_what_was_seen() -> None:
+    read = example.read_example(packed("example_seeing"))
+    choice = read.choice(2, 2)
+    assert (read.chosen, read.logged, choice.seen.tolist()) == (1, 3, [0, 2])
+    assert example.encode_example(read.feed_id, choice, read.layout) == packed("example_seeing")
+    before = msgspec.msgpack.decode(packed("example_seeing"), type=example.Choosing)  # by whom knows nothing of it
+    assert (before.layout, before.total) == (read.layout, 40)
 
 
 def test_dead_letter() -> None:

@@ -6,6 +6,8 @@ record has about 10 KB, not 40.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from pipeline.model.trendcheck import BUCKETS
 from pipeline.model.trends import LADDER
 from workers.wire.errors import UnreadableError, decode
 
-_F2, _F4 = np.dtype("<f2"), np.dtype("<f4")
+_U2, _F2, _F4 = np.dtype("<u2"), np.dtype("<f2"), np.dtype("<f4")
 
 
 class Example(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -31,57 +33,65 @@ class Example(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Choosing(Example, array_like=True, frozen=True, gc=False):
-    """With what it takes to learn from it, as it is written now."""
+    """With what it takes to learn from it, as it is written where nobody says what the user saw."""
 
     total: int = 0  # candidates that there were; 0 = as many as are logged
     places: bytes = b""  # float32 (1 + H,): the chosen one's rank in the list, then in plain trending; inf = in none
     layout: int = 0  # hash of the names of features and contexts: those of another ranker mean something else
 
+
+class Seeing(Choosing, array_like=True, frozen=True, gc=False):
+    """With what the user saw of it. Who knows only `Choosing` reads that and leaves the rest."""
+
+    seen: bytes = b""  # uint16, ascending: other logged rows that the user is known to have looked at
+
     def choice(self, features: int, contexts: int) -> Choice:
         """As the pipeline takes it, of so many features and contexts. Raises UnreadableError for other sizes."""
-        table, places = _floats(self.features, _F2), _floats(self.places, _F4)
+        table, places, seen = _numbers(self.features, _F2), _numbers(self.places, _F4), _numbers(self.seen, _U2)
         rows, rest = divmod(len(table), max(features, 1))
-        context = _floats(self.context, _F4).astype(np.float32)
+        context = _numbers(self.context, _F4).astype(np.float32)
         fit = rest == 0 and 0 <= self.chosen < self.logged <= rows and 0 <= self.bucket < BUCKETS
-        if not fit or len(places) != 1 + LADDER or len(context) != contexts:
+        told = len(seen) == 0 or (seen[-1] < self.logged and (seen[1:] > seen[:-1]).all() and self.chosen not in seen)
+        if not fit or not told or len(places) != 1 + LADDER or len(context) != contexts:
             raise UnreadableError(
                 f"example: expected {contexts} contexts, {1 + LADDER} ranks, rows of {features} features, one chosen "
-                f"of {self.logged} logged, a bucket below {BUCKETS}; found {len(context)}, {len(places)}, {len(table)} "
-                f"values, row {self.chosen}, bucket {self.bucket}"
+                f"of {self.logged} logged, some others of these seen, a bucket below {BUCKETS}; found {len(context)}, "
+                f"{len(places)}, {len(table)} values, row {self.chosen}, {len(seen)} seen, bucket {self.bucket}"
             )
         lines = np.ascontiguousarray(table.reshape(rows, features).T, np.float32)
         total = max(self.total, self.logged)
-        return Choice(lines, self.logged, total, self.chosen, context, self.bucket, places.astype(np.float32))
+        then = self.bucket, places.astype(np.float32), seen.astype(np.int64)
+        return Choice(lines, self.logged, total, self.chosen, context, *then)
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Choosing)
+_decoder = msgspec.msgpack.Decoder(Seeing)
 
 
 def encode_example(feed_id: str, choice: Choice, layout: int) -> bytes:
     """The value of a record; its key is the feed's id."""
-    return _encoder.encode(
-        Choosing(
-            feed_id,
-            choice.bucket,
-            choice.context.astype(_F4).tobytes(),
-            choice.chosen,
-            choice.logged,
-            np.ascontiguousarray(choice.features.T, _F2).tobytes(),
-            b"",
-            choice.total,
-            choice.places.astype(_F4).tobytes(),
-            layout,
-        )
+    told = (
+        feed_id,
+        choice.bucket,
+        choice.context.astype(_F4).tobytes(),
+        choice.chosen,
+        choice.logged,
+        np.ascontiguousarray(choice.features.T, _F2).tobytes(),
+        b"",
+        choice.total,
+        choice.places.astype(_F4).tobytes(),
+        layout,
     )
+    seen = np.sort(choice.seen).astype(_U2).tobytes()
+    return _encoder.encode(Seeing(*told, seen) if seen else Choosing(*told))
 
 
-def read_example(value: bytes) -> Choosing:
+def read_example(value: bytes) -> Seeing:
     """The record in `value`. Raises WireError."""
     return decode(_decoder, value, "example")
 
 
-def _floats(packed: bytes, dtype: np.dtype[np.float16] | np.dtype[np.float32]) -> NDArray[np.floating]:
+def _numbers(packed: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
     if len(packed) % dtype.itemsize:
         raise UnreadableError(f"example: expected {dtype.name} values, found {len(packed)} bytes")
     return np.frombuffer(packed, dtype)

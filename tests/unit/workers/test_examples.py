@@ -15,20 +15,23 @@ from pipeline.model.trends import LADDER
 from pipeline.queries import Queries
 from pipeline.ranking import Learned, Served
 from pipeline.recipe import RANKER, home
-from pipeline.types import Rows
+from pipeline.state import advance
+from pipeline.types import Rows, hash_id
 from tests.evaluating import Did, stream
 from tests.records import Consumed
+from tests.retrieving import NOW
+from tests.streams import Ev, after, batch, nobody
 from tests.unit.workers.test_retrieval import Deed, Shop, record
-from workers.examples import EXAMPLES_A_SECOND, Sampler, WaitingLists
+from workers.examples import EXAMPLES_A_SECOND, SEEN, Sampler, WaitingLists
 from workers.feeds import Asked, FeedMaker
 from workers.items import ItemReplica
 from workers.settings import Settings, load
 from workers.trainer import TrainerCore
 from workers.wire.errors import UnreadableError
-from workers.wire.example import Choosing, encode_example, read_example
+from workers.wire.example import Seeing, encode_example, read_example
 from workers.wire.output import Output
 from workers.wire.rules import Rules
-from workers.wire.state import Cause
+from workers.wire.state import Cause, Fresh, StateRecord, encode_state
 
 DIMENSION = 8
 
@@ -59,6 +62,13 @@ class TestServed:
         assert one.chosen(999) is None  # a stranger was not a candidate
         assert one.chosen(-1) is None
         assert served(m=0, strangers=0).chosen(5) is None
+
+    def test_what_was_passed_over_is_told_of_a_choice_among_what_was_seen(self) -> None:
+        seen = [104, 100, 7, 101, 999]  # 7 is no candidate, 999 was not shown but drawn
+        for row, passed in ((101, [0, 4]), (100, [1, 4]), (103, [])):
+            choice = served().chosen(row, seen)
+            assert choice is not None
+            assert choice.seen.tolist() == passed
 
     def test_packed_holds_the_same_in_half_the_bytes(self) -> None:
         one = served()
@@ -98,6 +108,18 @@ class TestWaitingLists:
         assert lists.choose("a", 5) == ("g", None)
         assert (lists.counts["chosen"], lists.counts["chosen_elsewhere"]) == (1, 1)
 
+    def test_what_was_seen_of_the_list_that_waits_is_remembered_within_bounds(self) -> None:
+        lists = WaitingLists()
+        lists.saw("a", "f", [100])
+        lists.serve("a", 0, 5, "f", served(m=3 * SEEN))
+        lists.saw("a", "e", [100, 101])  # of a feed before
+        lists.saw("a", "f", [103, 7, 100])
+        lists.saw("a", "f", [103, *range(104, 100 + 3 * SEEN)])
+        _, choice = lists.choose("a", 103)
+        assert choice is not None
+        assert choice.seen.tolist() == [0, *range(4, 2 + SEEN)]
+        assert lists.counts["impressions"] == 2
+
     def test_lists_of_a_partition_that_is_gone_and_of_the_forgotten_are_lost(self) -> None:
         lists = WaitingLists()
         for at, user in enumerate("abcd"):
@@ -134,6 +156,13 @@ def examples(shop: Shop, *records: Consumed) -> list[Output]:
     return [output for output in outputs if output.topic == "headrace.examples.v1"]
 
 
+def impression(user: str, offset: int, data: bytes) -> Consumed:
+    """The record that tells of a list shown."""
+    blob = after(advance(nobody(1), batch([Ev(offset, 0, 0, NOW)]), DIMENSION)).blobs[0]
+    value = encode_state(StateRecord(blob, b"", [Fresh(offset, NOW, 0, data)], False, None))
+    return Consumed(user.encode(), value, [], "headrace.states.v1", 3, offset)
+
+
 class TestHandler:
     def test_a_choice_from_the_list_becomes_an_example_that_names_no_user(self, settings: Settings) -> None:
         shop = Shop(settings)
@@ -149,6 +178,23 @@ class TestHandler:
         assert (choice.logged, choice.total, choice.bucket) == (9, 9, 1)  # ten items, one consumed
         assert choice.places[0] == 4  # i1, i2, i3 stood before it
         assert shop.handler.counts["examples"] == 1
+
+    def test_what_the_user_saw_and_passed_over_goes_with_the_example(self, settings: Settings) -> None:
+        shop = Shop(settings)
+        (feed,) = shop.feeds(record("ann", Deed(1, "i0")))
+        assert [item.item_id for item in feed.items] == ["i1", "i2", "i3", "i4", "i5"]
+        seen = b'{"user_id":"ann","action":"view_item_list","feed_id":"%s","items":["i1","i2","new","i4"]}'
+        seen %= feed.feed_id.encode()
+        assert examples(shop, impression("ann", 2, seen)) == []
+        (output,) = examples(shop, record("ann", Deed(1, "i0"), Deed(3, "i4")))
+        layout, served = RANKER.layout, [f"i{at}" for at in range(10) if at != 0]
+        choice = read_example(output.value or b"").choice(len(layout.columns), len(layout.contexts))
+        assert len(choice.seen) == 2
+        column = layout.columns.tolist().index(hash_id("popularity"))
+        counts = np.exp(choice.features[column, choice.seen]) - 0.5
+        np.testing.assert_allclose(sorted(counts), [18, 19], rtol=0.01)  # i2 and i1
+        assert len(served) == choice.logged
+        assert shop.handler.stats()["impressions"] == 1
 
     def test_what_was_not_on_the_list_is_no_example(self, settings: Settings) -> None:
         shop = Shop(settings)
@@ -233,26 +279,30 @@ class TestTrainer:
     [
         {"features": b"\0" * 7}, {"features": b""}, {"chosen": 3}, {"chosen": -1}, {"bucket": 6}, {"bucket": -1},
         {"places": b"\0" * 8}, {"places": b"\0" * 3}, {"context": b"\0" * 4}, {"logged": 9}, {"logged": 0},
+        {"seen": b"\0"}, {"seen": b"\3\0"}, {"seen": b"\1\0"}, {"seen": b"\2\0\0\0"}, {"seen": b"\0\0\0\0"},
     ],
     ids=repr,
 )  # fmt: skip
 def test_an_example_whose_sizes_do_not_fit_is_unreadable(wrong: dict[str, bytes | int]) -> None:
     places = np.ones(1 + LADDER, np.float32).tobytes()
     context, features = np.ones(2, np.float32).tobytes(), np.ones(8, np.float16).tobytes()
-    good = Choosing("f", 2, context, 1, 3, features, b"", 3, places)
+    good = Seeing("f", 2, context, 1, 3, features, b"", 3, places, seen=np.array((0, 2), "<u2").tobytes())
     assert good.choice(2, 2).features.shape == (2, 4)
+    assert good.choice(2, 2).seen.tolist() == [0, 2]
     with pytest.raises(UnreadableError, match="example: expected"):
         msgspec.structs.replace(good, **wrong).choice(2, 2)
 
 
-def test_an_example_says_what_was_chosen() -> None:
-    choice = served().packed().chosen(103)
+@pytest.mark.parametrize("seen", [(), (100, 103, 105)])
+def test_an_example_says_what_was_chosen(seen: tuple[int, ...]) -> None:
+    choice = served().packed().chosen(103, seen)
     assert choice is not None
     read = read_example(encode_example("f", choice, 77))
     again = read.choice(3, 7)
     np.testing.assert_array_equal(again.features, choice.features)
     np.testing.assert_array_equal(again.places, choice.places)
     np.testing.assert_array_equal(again.context, choice.context)
+    assert again.seen.tolist() == choice.seen.tolist() == ([0, 5] if seen else [])
     for name in ("logged", "total", "chosen", "bucket"):
         assert getattr(again, name) == getattr(choice, name)
     assert (read.layout, read.feed_id) == (77, "f")

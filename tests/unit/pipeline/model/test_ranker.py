@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.model.parameters import put
-from pipeline.model.ranker import COLUMNS, CONTEXTS, EARNED, HIDDEN, WARM, Choice, Layout, RankerModel, Training
+from pipeline.model.ranker import (
+    COLUMNS,
+    CONTEXTS,
+    EARNED,
+    HIDDEN,
+    WARM,
+    Choice,
+    Layout,
+    RankerModel,
+    Training,
+    _offsets,
+)
 from pipeline.model.trendcheck import BUCKETS, TrendCheck
 from pipeline.types import F32, F64
 
@@ -320,6 +331,40 @@ class TestColumns:
             Layout.of(("a",), (), {"b": 1.0})
         with pytest.raises(ValueError, match="at most"):
             Layout.of(tuple(f"c{at}" for at in range(COLUMNS + 1)), (), {})
+
+
+class TestPassedOver:
+    def test_weighs_as_if_it_had_been_there_so_many_times(self) -> None:
+        once, often = TestColumns().trained(), TestColumns().trained()
+        for seed in range(20):
+            one = choice(seed)
+            seen = np.array([at for at in (3, 11) if at != one.chosen])
+            more = np.repeat(one.features[:, seen], 4, axis=1)  # four more of each of them
+            copied = replace(one, features=np.concatenate((one.features, more), axis=1))
+            assert once.learn(LAYOUT, replace(one, seen=seen), Training(passed_over=5.0))
+            assert often.learn(LAYOUT, copied, Training())
+        got, wanted = once.export_parameters(), often.export_parameters()
+        for name in ("linear", "hidden"):
+            np.testing.assert_allclose(got[name], wanted[name], rtol=1e-3, atol=1e-4, err_msg=name)
+        plain = TestColumns().trained()
+        assert plain.learn(LAYOUT, choice(0), Training())
+        assert not np.array_equal(plain.export_parameters()["linear"], got["linear"])
+
+    def test_is_kept_where_others_are_drawn(self) -> None:
+        whole = choice(1, n=200, strangers=2)
+        others = [at for at in range(200) if at != whole.chosen]
+        whole = replace(whole, seen=np.array(others[50:54]))
+        some = whole.sampled(40, 7)
+        assert (some.chosen, some.seen.tolist(), some.total) == (0, [1, 2, 3, 4], 200)
+        assert some.logged + 2 == some.features.shape[1] <= 43
+        np.testing.assert_array_equal(some.features[:, :5], whole.features[:, [whole.chosen, *others[50:54]]])
+        drawn = some.features[:, 5 : some.logged]
+        assert not (drawn[:, :, None] == whole.features[:, None, whole.seen]).all(axis=0).any()
+        weights = np.exp(_offsets(some, 20.0))
+        np.testing.assert_allclose(weights[:5], [1, 20, 20, 20, 20], rtol=1e-5)
+        np.testing.assert_allclose(weights[5 : some.logged].sum(), 195, rtol=1e-5)  # those that stand for the rest
+        np.testing.assert_allclose(weights[some.logged :], 1)
+        assert len(replace(whole, seen=np.array(others[:60])).sampled(40, 7).seen) == 40
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
