@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -19,11 +20,12 @@ from pipeline.arrangers.fatigue import Fatigue
 from pipeline.recipe import home
 from pipeline.retrieval import Recipe
 from pipeline.types import BLOCKS, CONSUMES, F64, I64
-from tests.bench.feedback.town import BAD, Arm, Town, Visit
+from tests.bench.feedback.town import BAD, Arm, Rival, Town, Visit
 
 DAY_MS = 86_400_000
 SESSION = 5  # looks at once, a minute apart; the user hides the worst of each but the last
 LATER = (0.25, 0.5, 1, 2, 5, 10)  # days after which they look again, in other moods
+ALL = ("fatigue", "impressions", "signs", "weights")
 FIGURES = ("liked", "wanted", "taken")
 
 
@@ -54,6 +56,7 @@ STUDIES: dict[str, dict[str, Arm]] = {
         "hides block and tire": replace(BASE, hides="blocked"),
     },
 }
+PASSED_OVER = {"impressions say nothing": 1.0, "weight 5": 5.0, "weight 20, as configured": 20.0, "weight 60": 60.0}
 FATIGUES: dict[str, Recipe] = {
     "blocked only": without_fatigue(),
     "as configured": home(),
@@ -76,8 +79,10 @@ def main() -> None:
     """Run the studies."""
     asked = _arguments()
     results: dict[str, list[Line]] = {}
-    for study in (*STUDIES, "fatigue") if asked.study is None else (asked.study,):
-        columns, arms = _fatigue(asked.seeds, asked.steps) if study == "fatigue" else _towns(study, asked)
+    for study in ALL if asked.study is None else (asked.study,):
+        others = {"fatigue": _fatigue, "impressions": _impressions}
+        run = others.get(study, partial(_towns, study))
+        columns, arms = run(asked.seeds, asked.steps)
         results[study] = list(_compared(columns, arms))
         if not asked.json:
             _print(study, columns, results[study])
@@ -85,12 +90,12 @@ def main() -> None:
         print(json.dumps({study: [asdict(line) for line in lines] for study, lines in results.items()}, indent=1))
 
 
-def _towns(study: str, asked: argparse.Namespace) -> tuple[tuple[str, ...], dict[str, F64]]:
+def _towns(study: str, seeds: int, steps: int) -> tuple[tuple[str, ...], dict[str, F64]]:
     """(users of all towns, figures) by arm."""
     arms: dict[str, list[F64]] = {}
-    for seed in range(1, 1 + asked.seeds):
+    for seed in range(1, 1 + seeds):
         for name, arm in STUDIES[study].items():
-            visits = Town(seed, arm).run(asked.steps)[asked.steps // 2 :]
+            visits = Town(seed, arm).run(steps)[steps // 2 :]
             arms.setdefault(name, []).append(_by_user(visits))
             _say(f"{study}: seed {seed}, {name}")
     return FIGURES, _joined(arms)
@@ -98,11 +103,29 @@ def _towns(study: str, asked: argparse.Namespace) -> tuple[tuple[str, ...], dict
 
 def _by_user(visits: list[Visit]) -> F64:
     """(users, figures) means; NaN where a user did not come."""
-    user = np.array([visit.user for visit in visits])
     table = np.array([[getattr(visit, name) for name in FIGURES] for visit in visits])
+    return _means(np.array([visit.user for visit in visits]), table)
+
+
+def _means(user: I64, table: F64) -> F64:
+    """(users, columns) of rows that are theirs."""
     n = np.bincount(user, minlength=user.max() + 1)
     with np.errstate(invalid="ignore"):
         return np.stack([np.bincount(user, column) / n for column in table.T], axis=1)
+
+
+def _impressions(seeds: int, steps: int) -> tuple[tuple[str, ...], dict[str, F64]]:
+    """Rankers that learn from the same visits: what the ten are worth that each puts first, of the same candidates."""
+    arms: dict[str, list[F64]] = {}
+    for seed in range(1, 1 + seeds):
+        town = Town(seed, BASE)
+        town.rivals = {name: Rival(weight) for name, weight in PASSED_OVER.items()}
+        town.run(steps)
+        for name, rival in town.rivals.items():
+            users, worth = zip(*rival.best[steps // 2 :], strict=True)
+            arms.setdefault(name, []).append(_means(np.array(users), np.array(worth)))
+        _say(f"impressions: seed {seed}")
+    return ("taste", "taste and appeal", "as wanted now, and appeal"), _joined(arms)
 
 
 def _fatigue(seeds: int, steps: int) -> tuple[tuple[str, ...], dict[str, F64]]:
@@ -158,9 +181,9 @@ def _print(study: str, columns: tuple[str, ...], lines: list[Line]) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev bench feedback", description=__doc__)
-    parser.add_argument("--study", choices=[*STUDIES, "fatigue"], help="only this one")
+    parser.add_argument("--study", choices=ALL, help="only this one")
     parser.add_argument("--seeds", type=int, default=3, help="towns")
-    parser.add_argument("--steps", type=int, default=4000, help="visits a town")
+    parser.add_argument("--steps", type=int, default=2500, help="visits a town")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 

@@ -19,13 +19,14 @@ from pipeline.catalog import Catalog
 from pipeline.learning import Learner
 from pipeline.lessons import Told, lessons_from
 from pipeline.model import Model
+from pipeline.model.ranker import RankerModel, Training
 from pipeline.model.rows import ItemRows
 from pipeline.queries import NO_ATTRIBUTES, queries_from
-from pipeline.ranking import Learned
+from pipeline.ranking import Learned, Served
 from pipeline.recipe import ENCODING
 from pipeline.retrieval import Recipe, arrange, cut, shortlist
 from pipeline.state import Users, advance
-from pipeline.types import BLOCKS, CONSUMES, F64, I64, POSITIVE, Events, Mask, hash_id, hash_of
+from pipeline.types import BLOCKS, CONSUMES, F64, I64, POSITIVE, Events, Mask, Rows, hash_id, hash_of
 from workers.importers.dataset import Dataset
 from workers.importers.stream import stream_of
 from workers.settings import ACTIONS, Settings
@@ -63,6 +64,25 @@ class Visit:
     taken: float  # the chance that they take something of it
 
 
+class Rival:
+    """A ranker beside the town's own: the same lists, but what users passed over has a weight of its own."""
+
+    def __init__(self, passed_over: float) -> None:
+        self._model, self._how = RankerModel(), Training(passed_over=passed_over)
+        self.best: list[tuple[int, F64]] = []  # user, worth (3,) of the ten that it puts first, on average
+
+    def meet(self, user: int, ranker: Learned, served: Served, worth: F64, rows: Rows, chosen: int, seen: I64) -> None:
+        """A list of candidates that are worth (3, m + e): what stands first of it, then what there is to learn from the
+        item chosen and those seen."""
+        m = len(served.scores)
+        lists = np.ascontiguousarray(served.features[:, :m], np.float32), np.array((0, m))
+        scores = self._model.score(ranker.layout, *lists, served.context[None], np.array([served.bucket]))
+        self.best.append((user, worth[:, np.argsort(-scores, kind="stable")[:10]].mean(axis=1)))
+        choice = served.chosen(int(rows[chosen]), rows[seen].tolist())
+        if choice is not None:
+            self._model.learn(ranker.layout, choice, self._how)
+
+
 class Town:
     """Users 0.. and items 0.. of the synthetic world of `seed`; everything that serves them, from nothing."""
 
@@ -87,6 +107,7 @@ class Town:
         self._weights = np.zeros(256, np.float32)
         for name, weight in zip(("view", "click", "like", "purchase"), arm.weights, strict=True):
             self._weights[ACTIONS[name].code] = weight
+        self.rivals: dict[str, Rival] = {}
         self.blobs = [b""] * users
         self.now = self._world.start
         self._done = np.zeros((users, items), np.bool_)  # consumed or blocked
@@ -151,6 +172,10 @@ class Town:
         seen = fed[: 1 + looks]
         chance, item = self._choose(user, seen, wants + self._appeal, luck, dice.random())
         if isinstance(recipe.ranker, Learned):
+            (served,) = recipe.ranker.served(queries, self.catalog, self.model, [0])
+            worth = np.stack((self.affinity[user], self.affinity[user] + self._appeal, wants + self._appeal))
+            for rival in self.rivals.values():
+                rival.meet(user, recipe.ranker, served, worth[:, self._item[served.rows]], self._rows, item, seen)
             recipe.ranker.learn(queries, self.catalog, self.model, found, self._rows[item : item + 1])
         self._take(user, self._deed(user, item, dice), item)
         self._hide(user, seen[seen != item], wants, dice)
