@@ -205,6 +205,13 @@ class Learner:
         """Someone wrote over the parameters of a part: publish them at the next flush."""
         self._parameters.again(name)
 
+    def publish_all_again(self) -> None:
+        """What was published is gone: publish every record at the next flushes."""
+        known = np.flatnonzero(self.model.sequence.known[: len(self.model.rows)])
+        self._vectors.moved[known] = self._lists.moved[known] = np.inf
+        for name in self.model.parts:
+            self._parameters.again(name)
+
     def drop(self, item: int) -> None:
         """Forget what was learned of the item (hash)."""
         row = self._row(item)

@@ -25,6 +25,12 @@ log = structlog.get_logger()
 
 STOP_WITHIN_S = 20.0
 
+_LOOK_EVERY_S = 1.0
+
+
+class GroupRefused(RuntimeError):
+    """The group of the agent does not take this process: the message says why."""
+
 
 class Part(Protocol):
     """Something that runs as long as its process."""
@@ -46,6 +52,7 @@ class Host:
         self._datadir = tempfile.TemporaryDirectory(prefix="headrace-")
         self._app = _faust_app(settings, name, self._datadir.name)
         self._app.producer_only = True  # without topics of its own, Faust would die subscribing to none
+        self._watching: asyncio.Task[None] | None = None
         self._services = [_PartService(part, self.failed) for part in parts]
         for service in self._services:
             self._app.add_dependency(service)
@@ -72,10 +79,32 @@ class Host:
         self._app.agent(channel, name=f"{topic}-agent", concurrency=1)(consume)
 
     async def start(self) -> None:
-        await self._app.start()
+        """Start every part. Raises what one of them died of meanwhile: Faust would wait for ever for its consumer."""
+        if not self._app.producer_only:
+            self._watching = asyncio.create_task(self._watch_agent())
+        starting: asyncio.Future[None] = asyncio.ensure_future(self._app.start())
+        try:
+            await asyncio.wait([starting, self.failed], return_when=asyncio.FIRST_COMPLETED)
+            (starting if starting.done() else self.failed).result()
+        finally:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+
+    async def _watch_agent(self) -> None:
+        """One answer that the client does not repeat parks its coordination for good, and Faust never looks."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            client = getattr(getattr(self._app._consumer, "_thread", None), "_consumer", None)
+            coordinator = getattr(client, "_coordinator", None)  # there is none before it has started
+            error = _refusal(coordinator) if coordinator is not None else None
+            if error is not None:
+                _fail(self.failed, GroupRefused(f"group {self._app.conf.id}: {type(error).__name__}: {error}"))
+                return
 
     async def stop(self) -> None:
         """Stop every part; whatever is not done after 20 s is abandoned (nothing of it was acknowledged)."""
+        if self._watching is not None:
+            self._watching.cancel()
         try:
             async with asyncio.timeout(STOP_WITHIN_S):
                 for service in self._services:
@@ -126,6 +155,15 @@ class _PartService(mode.Service):
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None and not task.cancelled():
             _fail(self._failed, error)
+
+
+def _refusal(coordinator: Any) -> BaseException | None:
+    """What ended the coordination of a client; None while it goes on."""
+    pending: BaseException | None = coordinator._pending_exception
+    task = coordinator._coordination_task
+    if pending is None and task.done() and not task.cancelled():
+        return task.exception()  # type: ignore[no-any-return]
+    return pending
 
 
 def _fail(failed: asyncio.Future[None], error: BaseException) -> None:

@@ -12,11 +12,16 @@ from typing import Any
 
 import structlog
 from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError
 
 from workers import kafka
 from workers.settings import Settings
 
 log = structlog.get_logger()
+
+
+class ElectionRefused(RuntimeError):
+    """The trainers' group does not take this process: the message says why."""
 
 
 class Election:
@@ -28,14 +33,14 @@ class Election:
         self._stopping = False
 
     async def run(self) -> None:
-        """Stay a member until `stop`."""
+        """Stay a member until `stop`. Raises ElectionRefused: who is no member must not wait to be elected."""
         consumer = await kafka.start_consumer(self._settings, group=self._group)
         consumer.subscribe([self._topic], listener=_Listener(self, consumer))
         try:
             while not self._stopping:
-                await consumer.getmany(
-                    timeout_ms=200
-                )  # nothing comes: its partition is paused. It raises what is wrong
+                await consumer.getmany(timeout_ms=200)  # nothing comes: its partition is paused
+        except KafkaError as error:
+            raise ElectionRefused(f"group {self._group}: {type(error).__name__}: {error}") from error
         finally:
             self.elected.clear()
             try:

@@ -1,30 +1,44 @@
-"""Alive or not, for whoever restarts containers: a file that a living process touches every second.
+"""Live, ready, lag, for whoever restarts containers or sends them traffic: a file that a living process writes anew
+every second. No port is opened for it.
 
-Alive means that the event loop turns and no part has failed. A store or broker that is away does not make a worker
-unhealthy: it waits for them, and a restart would help nobody.
+Live means that the event loop turns and no part has failed. A store or broker that is away makes a worker neither dead
+nor unready: it waits for them, and a restart would help nobody. Ready means that it has in memory what it needs, and
+every lane has claimed what its group gave it. Lag is how many records are not yet behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+import msgspec
 
 _EVERY_S = 1.0
 _STALE_AFTER_S = 30.0
 
 
-class Heartbeat:
-    """Touches `path` once a second."""
+class Health(msgspec.Struct, frozen=True):
+    """What a living process says of itself."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    ready: bool
+    lag: int  # records: high watermark - position, over lanes and replicas
+
+
+class Heartbeat:
+    """Writes `path` once a second, whole each time."""
+
+    def __init__(self, path: Path, health: Callable[[], Health]) -> None:
+        self._path, self._health = path, health
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
         """Beat until `stop`; then remove the file."""
+        begun = self._path.with_name(f"{self._path.name}.new")
         while not self._stop.is_set():
-            self._path.touch()
+            begun.write_bytes(msgspec.json.encode(self._health()))
+            begun.replace(self._path)
             try:
                 await asyncio.wait_for(self._stop.wait(), _EVERY_S)
             except TimeoutError:
@@ -35,9 +49,11 @@ class Heartbeat:
         self._stop.set()
 
 
-def alive(path: Path) -> bool:
-    """Whether a process touched `path` in the last 30 s."""
+def read_health(path: Path) -> Health | None:
+    """What the process says that wrote `path` in the last 30 s; None = there is no sign of life."""
     try:
-        return time.time() - path.stat().st_mtime < _STALE_AFTER_S
-    except OSError:
-        return False
+        if time.time() - path.stat().st_mtime >= _STALE_AFTER_S:
+            return None
+        return msgspec.json.decode(path.read_bytes(), type=Health)
+    except (OSError, msgspec.DecodeError):
+        return None

@@ -106,6 +106,15 @@ async def wait_for_broker(settings: Settings) -> Broker:
         ) from None
 
 
+async def answers(settings: Settings) -> bool:
+    """Whether a broker answers a newcomer now."""
+    try:
+        await _probe(settings)
+    except (KafkaError, OSError):
+        return False
+    return True
+
+
 async def _probe(settings: Settings) -> Broker:
     client = AIOKafkaClient(
         bootstrap_servers=settings.kafka.bootstrap,

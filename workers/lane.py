@@ -7,6 +7,7 @@ them together, so that a lonely event costs one wake-up and a backlog one store 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Collection, Sequence
@@ -20,20 +21,30 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 
 from workers import kafka
 from workers.positions import Batch, LaneRefused, Positions, Result, Stand
-from workers.producer import Producer
+from workers.producer import LARGEST_RECORD, Producer, size_of
 from workers.settings import Settings
+from workers.watchdog import Watchdog
+from workers.wire.dead_letter import BadRecord, dead_letter
+from workers.wire.output import Output
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
 _IDLE_AFTER_MS = 200  # a poll that brings nothing for so long is a moment to write positions down
 _REVOKE_WITHIN_S = 10.0
+_AHEAD_MS = 20
+_FEWEST_USERS = 64  # of a partition a round: what one chunk of answers holds
+_SAY_EVERY_S = 60.0
 _MORE = 8  # while records wait, a poll of the other partitions brings at most this part of a whole one
 _WATCH_EVERY_S = 1.0
-_SILENT_AFTER_S = 5.0  # without progress: ask whether it is the store that is away
 _STUCK_AFTER_S = 60.0
 _LAY_READY_S = 0.0005  # a poll that took less found records in the client
 _FETCH_MS = 3  # a fetch of what lies at the broker
+_STUCK_AFTER_SESSIONS = 4  # a rebalance alone may take two
+_SUSPICIOUS = 0.25  # of that time: from then on it is asked whether broker and store answer at all
+_FROZEN_S = 5.0  # a second that takes so long: the whole process stood still
+_ENDS_EVERY_S = 10.0
+_ENDS_WITHIN_S = 5.0
 
 
 class _BrokenOff(Exception):
@@ -53,12 +64,27 @@ class Handler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Where a batch of one partition ends."""
+    """Where a batch of one partition ends, and how much waits in memory for its batch."""
 
     records: int = 4096
     users: int = 1000  # one call blocks the store
     user_records: int = 512
     user_bytes: int = 256 * 1024
+    round_users: int = 1_000_000  # of all partitions: a round that takes long holds a rebalance up
+    poll_records: int = 8192
+    ahead_records: int = 0  # of a backlog are read before a round; 0 = one poll
+    ahead_bytes: int = 32 * 1024 * 1024
+
+
+# A state stands for all that the same user had before: of a backlog many are read at once, and few answered.
+NEWEST_WINS = Limits(
+    records=16_384,
+    user_records=16_384,
+    user_bytes=32 * 1024 * 1024,
+    round_users=1024,
+    poll_records=1024,
+    ahead_records=16_384,
+)
 
 
 @dataclass(slots=True)
@@ -85,15 +111,14 @@ class Lane:
         handler: Handler,
         producer: Producer,
         limits: Limits,
-        poll_records: int,
     ) -> None:
         self.topic = topic
         self.positions = positions
-        self.counts = {"records": 0, "rounds": 0, "batches": 0, "again": 0, "holes": 0, "unclaimed": 0}
+        names = ("records", "rounds", "batches", "again", "holes", "unclaimed", "read_ahead", "too_large")
+        self.counts = dict.fromkeys(names, 0)
         self.claimed = asyncio.Event()  # all that the group assigned is claimed
         self._settings, self._group = settings, group
         self._handler, self._producer, self._limits = handler, producer, limits
-        self._poll_records = poll_records
         self._consumer: Any = None
         self._queues: dict[int, _Queue] = {}
         self._unclaimed: dict[int, float] = {}  # partition -> claim only after a heartbeat later than this
@@ -102,28 +127,28 @@ class Lane:
         self._heartbeat_at = 0.0
         self._stopping = False
         self._fatal: BaseException | None = None
+        self._said_behind = -math.inf
+        self._ends: dict[int, int] = {}  # of the claimed partitions, as the broker tells them now and then
 
     async def run(self) -> None:
         """Consume until `stop`. Raises LaneRefused, ProduceError, StoreError: the process must end."""
         self._consumer = await kafka.start_consumer(self._settings, group=self._group)
         self._note_heartbeats()
         self._consumer.subscribe([self.topic], listener=_Listener(self))
-        watchdog = asyncio.create_task(self._watch())
+        tasks = [asyncio.create_task(self._turns()), asyncio.create_task(self._watch())]
         try:
-            while not self._stopping:
-                if self._fatal is not None:
-                    raise self._fatal
-                if watchdog.done():
-                    watchdog.result()
-                await self._turn()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         except KafkaError as error:  # what the client does not repeat by itself
             raise LaneRefused(
                 f"{self.topic}: the broker refused the group or a fetch ({type(error).__name__}: {error}); "
                 "start the worker again: it goes on where it stood"
             ) from error
         finally:
-            watchdog.cancel()
-            await asyncio.gather(watchdog, return_exceptions=True)
+            for task in tasks:  # a turn that is cut off was not acknowledged
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._close()
 
     def stop(self) -> None:
@@ -132,13 +157,19 @@ class Lane:
         asyncio.get_running_loop().call_later(_REVOKE_WITHIN_S, self._break_off)
 
     def lag(self) -> int:
-        """High watermark - position, over the claimed partitions (what was never fetched counts as 0).
+        """High watermark - position, over the claimed partitions (0 where the broker has not told the watermark yet).
 
         Open transactions and the markers of closed ones do not count: they cannot be read.
         """
         return sum(self._lag_of(p, queue) for p, queue in self._queues.items())
 
     # ---------------------------------------------------------------- a turn of the loop
+    async def _turns(self) -> None:
+        while not self._stopping:
+            if self._fatal is not None:
+                raise self._fatal
+            await self._turn()
+
     async def _turn(self) -> None:
         await self._fill()
         async with self._round:
@@ -152,7 +183,8 @@ class Lane:
     async def _next_round(self) -> None:
         if self._unclaimed:
             await self._claim()
-        batches = [batch for p, queue in self._queues.items() if (batch := self._cut(p, queue))]
+        users = max(_FEWEST_USERS, self._limits.round_users // max(1, len(self._queues)))
+        batches = [batch for p, queue in self._queues.items() if (batch := self._cut(p, queue, users))]
         if batches:
             await self._settle(batches)
         else:
@@ -186,11 +218,37 @@ class Lane:
         empty = [TopicPartition(self.topic, p) for p, queue in self._queues.items() if not queue.records]
         if len(empty) == len(self._queues):
             asked = time.perf_counter()
-            await self._poll([], 50 if self._unclaimed else _IDLE_AFTER_MS, self._poll_records)
+            await self._poll([], 50 if self._unclaimed else _IDLE_AFTER_MS, self._limits.poll_records)
             if time.perf_counter() - asked < _LAY_READY_S and any(queue.records for queue in self._queues.values()):
-                await self._poll([], _FETCH_MS, self._poll_records)
+                await self._poll([], _FETCH_MS, self._limits.poll_records)
+            await self._read_ahead()
         elif empty:
-            await self._poll(empty, 0, max(1, self._poll_records // _MORE))
+            await self._poll(empty, 0, max(1, self._limits.poll_records // _MORE))
+
+    async def _read_ahead(self) -> None:
+        """Of a backlog of more than a poll take as much as may wait in memory: the more of it a round sees, the fewer
+        answers does it need."""
+        limits = self._limits
+        while limits.ahead_records and (behind := self._unread()) >= limits.poll_records and not self._stopping:
+            waiting = [record for queue in self._queues.values() for record in queue.records]
+            size = sum(len(record.value or b"") for record in waiting)
+            if len(waiting) >= limits.ahead_records or size >= limits.ahead_bytes:
+                return
+            self._say_behind(behind)
+            await self._poll([], _AHEAD_MS, limits.poll_records)
+            more = sum(len(queue.records) for queue in self._queues.values()) - len(waiting)
+            if more <= 0:
+                return
+            self.counts["read_ahead"] += more
+
+    def _unread(self) -> int:
+        """Records that are known to stand behind those that wait in memory."""
+        return sum(max(0, self._readable_end(p) - queue.position) for p, queue in self._queues.items())
+
+    def _say_behind(self, behind: int) -> None:
+        if time.monotonic() - self._said_behind > _SAY_EVERY_S:
+            self._said_behind = time.monotonic()
+            log.warning("overload: only the newest state of a user is answered", topic=self.topic, behind=behind)
 
     async def _poll(self, of: Sequence[TopicPartition], timeout_ms: int, most: int) -> None:
         try:
@@ -228,15 +286,15 @@ class Lane:
         queue.records.extend(records)
         queue.position = records[-1].offset + 1
 
-    def _cut(self, partition: int, queue: _Queue) -> Batch | None:
+    def _cut(self, partition: int, queue: _Queue, users: int) -> Batch | None:
         if not queue.records:
             return None
         again = queue.records[0].offset < queue.stand.next
-        records = self._cut_records(queue, queue.stand.next if again else None)
+        records = self._cut_records(queue, queue.stand.next if again else None, min(users, self._limits.users))
         expected = records[0].offset if again else queue.stand.next
         return Batch(partition, records, expected, records[-1].offset + 1, again)
 
-    def _cut_records(self, queue: _Queue, before: int | None) -> list[Any]:
+    def _cut_records(self, queue: _Queue, before: int | None, most_users: int) -> list[Any]:
         """At most one batch of `queue`; a re-announcement ends before the first offset that is not applied."""
         limits, source = self._limits, queue.records
         taken: list[Any] = []
@@ -245,7 +303,7 @@ class Lane:
             record = source[0]
             seen = users.get(record.key)
             if seen is None:
-                if len(users) == limits.users:
+                if len(users) == most_users:
                     break
                 seen = users[record.key] = [0, 0]
             size = len(record.value or b"")
@@ -262,7 +320,8 @@ class Lane:
         1. handle: decode, read what is missing, compute. Nothing has happened yet.
         2. apply: the store takes states and position together, or says FENCED or GAP; those batches end here.
         3. stored: only now may cached states be replaced.
-        4. send every output; wait for every acknowledgement. A failure ends the process.
+        4. send every output, or the dead letter of what is too large for the broker; wait for every acknowledgement.
+           A failure ends the process.
         5. advance: only now are the records behind us.
         A crash anywhere repeats from 1: applied records are announced again, the others are applied.
         """
@@ -276,19 +335,37 @@ class Lane:
             queue.progressed = now
             self.counts["records"] += len(result.batch.records)
             self.counts["again"] += len(result.batch.records) if result.batch.again else 0
-        await self._producer.send(output for result in standing for output in result.outputs)
+        outputs = (output for result in standing for output in result.outputs)
+        await self._producer.send(outputs, lambda output: self._letter(standing, output))
         await self.positions.advance(standing)
         for partition, kind in lost.items():
             self._lose(partition, kind)
         self.counts["rounds"] += 1
         self.counts["batches"] += len(batches)
 
+    def _letter(self, standing: list[Result], output: Output) -> Output:
+        """The dead letter of the record that `output` answers: made again it would be too large again."""
+        batch = next(result.batch for result in standing if any(output is one for one in result.outputs))
+        record = next((one for one in reversed(batch.records) if one.key == output.key), batch.records[-1])
+        reason = f"its output for {output.topic} takes {size_of(output)} bytes; at most {LARGEST_RECORD} are taken"
+        self.counts["too_large"] += 1
+        bad = BadRecord(record, "publish", reason, "OutputTooLarge")
+        return dead_letter(bad, self._settings.topic("dead-letters"), self._group, int(time.time() * 1000))
+
     # ---------------------------------------------------------------- partitions come and go
     async def _claim(self) -> None:
-        ready = [p for p, after in self._unclaimed.items() if self._may_claim(after)]
+        ready = [p for p in self._unclaimed if self._may_claim(p)]
         if not ready:
             return
-        stands = await self._from_store(self.positions.claim(self._consumer, ready))
+        try:
+            stands = await self._from_store(self.positions.claim(self._consumer, ready, self._may_claim))
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            log.info("not claimed yet: the broker does not tell offsets", topic=self.topic, error=repr(error))
+            stands = {}
+        if not stands:
+            return
         for partition, stand in stands.items():
             if partition not in self._unclaimed:  # taken away while we asked
                 continue
@@ -301,10 +378,11 @@ class Lane:
         if not self._unclaimed:
             self.claimed.set()
 
-    def _may_claim(self, after: float) -> bool:
+    def _may_claim(self, partition: int) -> bool:
         """Only a member whose last heartbeat is fresh claims: a frozen one must not fence its successor."""
         fresh = time.monotonic() - self._heartbeat_at < self._settings.kafka.session_timeout_s / 2
-        return fresh and self._heartbeat_at > after
+        after = self._unclaimed.get(partition)  # None = taken away meanwhile
+        return fresh and after is not None and self._heartbeat_at > after
 
     def _lose(self, partition: int, kind: str) -> None:
         """A claim or its records are void: drop all of it; claim again while the group still assigns it to us."""
@@ -339,6 +417,7 @@ class Lane:
         for partition in set(before) - set(partitions):
             self._handler.drop(partition)
         self._unclaimed = dict.fromkeys(partitions, 0.0)
+        self._ends = {}
         self.claimed.clear()
         if not partitions:
             self.claimed.set()
@@ -366,32 +445,61 @@ class Lane:
         coordinator._do_heartbeat = noted
 
     async def _watch(self) -> None:
-        """End a lane that is alive and silent: lag, a store that answers, and no progress for a minute of that."""
-        ticked = time.monotonic()
+        """End a lane that is alive and silent: it should move, broker and store answer, and it does not for a minute.
+
+        An outage ends nobody: what stood still for want of a server has a minute of its own once it is back.
+        """
+        patience_s = max(_STUCK_AFTER_S, _STUCK_AFTER_SESSIONS * self._settings.kafka.session_timeout_s)
+        dog, ends_at = Watchdog(patience_s), 0.0
         while True:
+            before = time.monotonic()
             await asyncio.sleep(_WATCH_EVERY_S)
             now = time.monotonic()
-            paused = now - ticked > _SILENT_AFTER_S  # the whole process was frozen: nobody could have progressed
-            for partition, queue in self._queues.items():
-                if paused or self._lag_of(partition, queue) <= 0:
-                    queue.progressed = now
-            silent = {p: queue for p, queue in self._queues.items() if now - queue.progressed > _SILENT_AFTER_S}
-            if silent and not await self.positions.reachable():
-                for queue in silent.values():  # a minute begins when the store is back, however long it was away
-                    queue.progressed = time.monotonic()
-            for partition, queue in silent.items():
-                if now - queue.progressed > _STUCK_AFTER_S and self._queues.get(partition) is queue:
-                    where = f"{self.topic}[{partition}]@{queue.stand.next}"
-                    self._break_off()
-                    raise LaneRefused(f"{where}: no progress for {_STUCK_AFTER_S:.0f} s although there is lag")
-            ticked = time.monotonic()
+            if now - before > _FROZEN_S or self.positions.waits():
+                dog.forgive()
+            if now - ends_at > _ENDS_EVERY_S:
+                await self._ask_ends()
+                ends_at = now
+            stuck = dog.look(now, self._awaited(patience_s))
+            if dog.longest(now) > _SUSPICIOUS * patience_s and not await self._servers_answer():
+                dog.forgive()
+            elif stuck is not None:
+                raise LaneRefused(f"{self.topic}{stuck}")
+
+    def _awaited(self, patience_s: float) -> dict[str, object]:
+        """What must move, as the words that end the lane if it does not; the signs tell whether it did."""
+        for_s = f"for {patience_s:.0f} s"
+        awaited: dict[str, object] = {f": group {self._group} took no heartbeat {for_s}": self._heartbeat_at}
+        for partition in self._unclaimed:
+            awaited[f"[{partition}]: assigned, but not claimed {for_s}"] = ""
+        for partition, queue in self._queues.items():
+            if self._lag_of(partition, queue) > 0:
+                awaited[f"[{partition}]: no progress {for_s} although there is lag"] = queue.progressed
+        return awaited
+
+    async def _servers_answer(self) -> bool:
+        return await self.positions.reachable() and await kafka.answers(self._settings)
+
+    async def _ask_ends(self) -> None:
+        """A consumer that fetches nothing any more does not hear of what is written: ask where the log ends."""
+        tps = [TopicPartition(self.topic, partition) for partition in self._queues]
+        try:
+            async with asyncio.timeout(_ENDS_WITHIN_S):
+                ends = await self._consumer.end_offsets(tps) if tps else {}
+        except (KafkaError, TimeoutError):
+            return
+        self._ends = {tp.partition: end for tp, end in ends.items()}
+
+    def _readable_end(self, partition: int) -> int:
+        """Behind the last record that may be read, as far as the last fetch told."""
+        tp = TopicPartition(self.topic, partition)
+        if tp not in self._consumer.assignment():  # it is being taken away
+            return 0
+        high, stable = self._consumer.highwater(tp) or 0, self._consumer.last_stable_offset(tp)
+        return int(high if stable is None or stable < 0 else min(high, stable))
 
     def _lag_of(self, partition: int, queue: _Queue) -> int:
-        tp = TopicPartition(self.topic, partition)
-        high, stable = self._consumer.highwater(tp), self._consumer.last_stable_offset(tp)
-        if high is None:
-            return 0
-        end: int = high if stable is None or stable < 0 else min(high, stable)
+        end = max(self._readable_end(partition), self._ends.get(partition, 0))
         return max(0, end - max(queue.stand.next, queue.passed))
 
 

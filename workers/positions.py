@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -74,18 +74,23 @@ class Stand:
     kept: bool = False  # cached states are still good: the claim found us as its previous owner
 
 
+MayClaim = Callable[[int], bool]  # whether this process may (still) claim a partition
+
+
 class Positions(Protocol):
     """Where a lane stands; see the module's docstring."""
 
     contiguous: bool  # offsets follow one another: a hole is looked at
     counts: dict[str, int]
 
-    async def claim(self, consumer: Any, partitions: Collection[int]) -> dict[int, Stand]: ...
+    async def claim(self, consumer: Any, partitions: Collection[int], may: MayClaim) -> dict[int, Stand]: ...
     async def apply(self, results: list[Result]) -> tuple[list[Result], dict[int, str]]: ...
     async def advance(self, results: list[Result]) -> None: ...
     async def idle(self) -> set[int]: ...
     async def release(self, partitions: Collection[int]) -> None: ...
     async def reachable(self) -> bool: ...
+    def waits(self) -> bool:
+        """Whether calls to the store are being repeated at this moment: then nothing can progress."""
 
 
 class StoredPositions:
@@ -105,16 +110,19 @@ class StoredPositions:
         self._fenced_at: dict[int, list[float]] = {}
         self.counts = {"fenced": 0, "gaps": 0, "dups": 0, "claims": 0, "announcements_lost": 0}
 
-    async def claim(self, consumer: Any, partitions: Collection[int]) -> dict[int, Stand]:
+    async def claim(self, consumer: Any, partitions: Collection[int], may: MayClaim) -> dict[int, Stand]:
         """Fence every earlier writer of `partitions` and learn where they stand.
 
-        Raises LaneRefused where the log no longer holds what the store has not applied, or ends before it.
+        Those that `may` does not allow any more at the last moment are left out: asking the broker takes time, and a
+        process may be frozen meanwhile. Raises LaneRefused where the log no longer holds what the store has not
+        applied, or ends before it.
         """
         tps = {p: TopicPartition(self._topic, p) for p in partitions}
         starts = await consumer.beginning_offsets(list(tps.values()))
         fresh = [p for p, tp in tps.items() if starts[tp] == 0]
         await fail_point("before_claim")
-        claims = await self._store.claim(list(partitions), self._owner, fresh)
+        allowed = [p for p in partitions if may(p)]
+        claims = await self._store.claim(allowed, self._owner, fresh) if allowed else {}
         await fail_point("after_claim")
         # Asked after the claim: while we were frozen before it, others may have gone on beyond an end asked earlier.
         ends = await consumer.end_offsets(list(tps.values()))
@@ -246,6 +254,10 @@ class StoredPositions:
         """Whether the store answers now: while it does not, no progress is expected."""
         return await self._store.reachable()
 
+    def waits(self) -> bool:
+        """Whether calls to the store are being repeated at this moment."""
+        return self._store.repeating
+
 
 class GroupPositions:
     """Positions in the consumer group's commits; every effect is idempotent, so a commit may lag."""
@@ -260,9 +272,12 @@ class GroupPositions:
         self._committed_at = 0.0
         self.counts = {"feeds_stale": 0, "commits": 0}
 
-    async def claim(self, consumer: Any, partitions: Collection[int]) -> dict[int, Stand]:
-        """Begin at the group's commits; a new group begins at the earliest record, and so does one whose commit is
-        behind the log's end: it was made in another log, and would be waited at for ever."""
+    async def claim(self, consumer: Any, partitions: Collection[int], may: MayClaim) -> dict[int, Stand]:
+        """Begin at the group's commits, which fence nobody.
+
+        A new group begins at the earliest record, and so does one whose commit is behind the log's end: it was made in
+        another log, and would be waited at for ever.
+        """
         self._consumer = consumer
         tps = [TopicPartition(self._topic, p) for p in partitions]
         starts = await consumer.beginning_offsets(tps)
@@ -277,7 +292,7 @@ class GroupPositions:
                 committed = 0
             start = max(starts[tp], committed)
             stands[tp.partition] = Stand(start, start)
-        return stands
+        return {p: stand for p, stand in stands.items() if may(p)}
 
     async def apply(self, results: list[Result]) -> tuple[list[Result], dict[int, str]]:
         """Offer the feeds to the store; only those that it takes as newer are sent."""
@@ -324,3 +339,7 @@ class GroupPositions:
     async def reachable(self) -> bool:
         """Whether the store answers now: while it does not, no progress is expected."""
         return await self._store.reachable()
+
+    def waits(self) -> bool:
+        """Whether calls to the store are being repeated at this moment."""
+        return self._store.repeating

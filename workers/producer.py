@@ -8,7 +8,7 @@ appended, and any other failure is final: the process ends, and the positions in
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import structlog
@@ -51,26 +51,29 @@ class Producer:
             except TimeoutError:
                 log.warning("producer did not close: the broker does not answer")
 
-    async def send(self, outputs: Iterable[Output]) -> None:
+    async def send(self, outputs: Iterable[Output], instead: Callable[[Output], Output] | None = None) -> None:
         """Write all of `outputs`, in order within a partition, and wait until all are acknowledged by all replicas.
 
-        An output without a partition goes where its key belongs. Raises ProduceError; then nothing may be acknowledged.
+        An output without a partition goes where its key belongs. `instead` gives what is sent in the place of one that
+        is too large. Raises ProduceError; then nothing may be acknowledged.
         """
         try:
             async with asyncio.timeout(_ACK_TIMEOUT_S):
-                await asyncio.gather(*await self._submit(outputs))
+                await asyncio.gather(*await self._submit(outputs, instead))
         except TimeoutError:
             raise ProduceError(f"produce: no acknowledgement within {_ACK_TIMEOUT_S:.0f} s") from None
         except KafkaError as error:
             raise ProduceError(f"produce: {type(error).__name__}: {error}") from error
 
-    async def _submit(self, outputs: Iterable[Output]) -> list[asyncio.Future[Any]]:
+    async def _submit(
+        self, outputs: Iterable[Output], instead: Callable[[Output], Output] | None
+    ) -> list[asyncio.Future[Any]]:
         open_batches: dict[tuple[str, int], Any] = {}
         pending = []
-        for output in outputs:
+        for made in outputs:
+            output = made if size_of(made) <= LARGEST_RECORD else _replaced(made, instead)
             partition = await self._home(output) if output.partition is None else output.partition
             target = output.topic, partition
-            _check_size(output)
             batch = open_batches.get(target)
             if batch is None or not _append(batch, output):
                 if batch is not None:  # it is full
@@ -102,9 +105,18 @@ def _append(batch: Any, output: Output) -> bool:
     return batch.append(timestamp=None, key=output.key, value=output.value, headers=output.headers) is not None
 
 
-def _check_size(output: Output) -> None:
+def size_of(output: Output) -> int:
+    """Bytes of key, value and headers."""
     size = len(output.key or b"") + len(output.value or b"")
     if output.headers:
         size += sum(len(name) + len(value or b"") for name, value in output.headers)
+    return size
+
+
+def _replaced(output: Output, instead: Callable[[Output], Output] | None) -> Output:
+    """What is sent in the place of `output`, which is too large."""
+    replaced = output if instead is None else instead(output)
+    size = size_of(replaced)
     if size > LARGEST_RECORD:
-        raise ProduceError(f"produce to {output.topic}: a record of {size} bytes; at most {LARGEST_RECORD} are taken")
+        raise ProduceError(f"produce to {replaced.topic}: a record of {size} bytes; at most {LARGEST_RECORD} are taken")
+    return replaced

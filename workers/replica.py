@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from workers import kafka
 from workers.settings import Settings
@@ -31,6 +31,8 @@ _POLL_RECORDS = 4000
 _GATHERED = 256 * 1024  # bytes that are worth a fetch of their own
 _MOST_AT_ONCE = 1000
 _SILENT_AFTER_S = 60.0
+_ASK_WITHIN_S = 5.0
+_GONE_AFTER_S = 10.0  # a broker that starts does not know its topics for a moment
 
 OnRecords = Callable[[Sequence[Any]], None]
 
@@ -56,6 +58,7 @@ class Follower:
         self.topic = topic
         self.caught_up = asyncio.Event()
         self.records = 0
+        self.begins: dict[int, int] = {}  # the first offset that each partition held when it was asked last
         self.skipped = 0  # offsets before the log's start: retention or compaction took them
         self._settings = settings
         self._on_records = on_records
@@ -67,10 +70,11 @@ class Follower:
         self._consumer: Any = None
         self._positions: dict[int, int] = {}
         self._first_high: dict[int, int] = {}
+        self._gone_since: float | None = None
         self._stopping = False
 
     async def run(self) -> None:
-        """Follow until `stop`."""
+        """Follow until `stop`. Raises TopicMissing when the topic is not there, or is deleted meanwhile."""
         self._consumer = await kafka.start_consumer(self._settings, group=None, **self._fetch)
         try:
             await self._begin()
@@ -93,11 +97,26 @@ class Follower:
         """High watermark - position, summed over partitions."""
         return sum(max(0, self._high(p) - position) for p, position in self._positions.items())
 
+    async def was_cut(self) -> bool:
+        """Whether records that were there have gone from the log's beginning since this was asked, or it began.
+
+        A follower at the log's end does not notice by itself. A broker that does not answer has cut nothing yet.
+        """
+        tps = [TopicPartition(self.topic, partition) for partition in self.begins]
+        try:
+            async with asyncio.timeout(_ASK_WITHIN_S):
+                begins = await self._consumer.beginning_offsets(tps)
+        except (KafkaError, TimeoutError):
+            return False
+        before, self.begins = self.begins, {tp.partition: begin for tp, begin in begins.items()}
+        return any(begin > before[partition] for partition, begin in self.begins.items())
+
     async def _begin(self) -> None:
         partitions = await kafka.partitions_of(self._consumer, self.topic)
         tps = [TopicPartition(self.topic, p) for p in partitions]
         self._consumer.assign(tps)
         begins = await self._consumer.beginning_offsets(tps)
+        self.begins = {tp.partition: begin for tp, begin in begins.items()}
         if self._at_end:
             self._start = {tp.partition: end for tp, end in (await self._consumer.end_offsets(tps)).items()}
         for tp in tps:
@@ -120,6 +139,7 @@ class Follower:
             self._positions[tp.partition] = records[-1].offset + 1
             self.records += len(records)
         if not fetched:  # behind the last record may be transactions' markers, or what compaction took
+            await self._look_whether_gone()
             for partition in self._positions:
                 self._positions[partition] = await self._consumer.position(TopicPartition(self.topic, partition))
         if not self.caught_up.is_set():
@@ -144,6 +164,18 @@ class Follower:
                 "records are gone before they were followed", topic=tp.topic, partition=tp.partition, begins=begins[tp]
             )
             self._seek(tp, begins[tp])
+
+    async def _look_whether_gone(self) -> None:
+        """Of a deleted topic the client asks for ever, a thousand times a second."""
+        if self._consumer.partitions_for_topic(self.topic):
+            self._gone_since = None
+            return
+        self._gone_since = self._gone_since or time.monotonic()
+        if time.monotonic() - self._gone_since > _GONE_AFTER_S:
+            raise kafka.TopicMissing(
+                f"kafka: topic {self.topic} was deleted while it was followed; make it anew, restart"
+            )
+        await asyncio.sleep(_POLL_MS / 1000)
 
     def _high(self, partition: int) -> int:
         high: int | None = self._consumer.highwater(TopicPartition(self.topic, partition))

@@ -24,9 +24,9 @@ from workers import kernels, topics
 from workers.app import STOP_WITHIN_S, Host, OnRecords, Part, hosting
 from workers.catalog import CatalogHandler, Keeper
 from workers.embedding import EmbeddingHandler
-from workers.health import Heartbeat
+from workers.health import Health, Heartbeat
 from workers.items import ItemReplica
-from workers.lane import Lane, Limits
+from workers.lane import NEWEST_WINS, Lane, Limits
 from workers.positions import GroupPositions, StoredPositions
 from workers.producer import Producer
 from workers.recent import RecentReplica
@@ -77,7 +77,7 @@ class Process:
         self._agent: tuple[str, OnRecords] | None = None
         self._resources = contextlib.AsyncExitStack()
         self._warm: list[Callable[[], None]] = []
-        self._ready: list[Callable[[], Awaitable[Any]]] = []
+        self._ready: list[asyncio.Event] = []
         self._stats: list[Callable[[], dict[str, Any]]] = []
         self._lag: list[Callable[[], int]] = []
         self._host: Host | None = None
@@ -108,7 +108,7 @@ class Process:
 
     async def ready(self) -> None:
         """Wait until every lane has claimed what its group gave it. Raises what a role died of."""
-        waiting: asyncio.Future[Any] = asyncio.gather(*(ready() for ready in self._ready))
+        waiting: asyncio.Future[Any] = asyncio.gather(*(event.wait() for event in self._ready))
         try:
             await asyncio.wait([waiting, self.failed], return_when=asyncio.FIRST_COMPLETED)
             if self.failed.done():
@@ -116,6 +116,10 @@ class Process:
         finally:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
+
+    def health(self) -> Health:
+        """Whether it is ready now, and how far behind it is."""
+        return Health(all(event.is_set() for event in self._ready), self.lag())
 
     def stats(self) -> dict[str, Any]:
         """Counters of every role, by name."""
@@ -143,7 +147,7 @@ class Process:
         for role in self.roles:
             await getattr(self, f"_build_{role}")(replica)
         if self.settings.health_file:
-            self._parts.append(Heartbeat(Path(self.settings.health_file)))
+            self._parts.append(Heartbeat(Path(self.settings.health_file), self.health))
 
     def _replica(self) -> ItemReplica:
         """The items in memory; for retrieval also what all users did lately. Lanes wait until both have caught up."""
@@ -171,7 +175,6 @@ class Process:
             handler,
             producer,
             Limits(),
-            poll_records=8192,
         )
         self._add_lane(
             "embedding", lane, replica, handler.warm_up, lambda: {**handler.counts, "retries": store.retries}
@@ -189,8 +192,7 @@ class Process:
             positions,
             handler,
             producer,
-            Limits(),
-            poll_records=1024,
+            NEWEST_WINS,
         )
         self._add_lane(
             "retrieval", lane, replica, handler.warm_up, lambda: {**handler.stats(), "retries": store.retries}
@@ -207,7 +209,7 @@ class Process:
     ) -> None:
         self._parts.append(CaughtUpLane(lane, replica.caught_up))
         self._warm.append(warm_up)
-        self._ready.append(lane.claimed.wait)
+        self._ready.append(lane.claimed)
         self._lag.append(lane.lag)
         self._stats.append(lambda: {name: {**lane.counts, **lane.positions.counts, **stats(), "lag": lane.lag()}})
 
@@ -216,7 +218,7 @@ class Process:
         writer = ModelWriter(self.settings, await self._producer(), self._owner, make)
         self._parts.append(writer)
         self._warm.append(writer.core.warm_up)
-        self._ready.append(writer.standing_by.wait)
+        self._ready.append(writer.standing_by)
         self._lag.append(writer.lag)
         self._stats.append(lambda: {"trainer": {**writer.core.counts, "terms": writer.terms, "lag": writer.lag()}})
 
@@ -226,6 +228,8 @@ class Process:
         handler = CatalogHandler(self.settings, producer, keeper)
         self._parts += [keeper.follower, keeper]
         self._warm.append(handler.warm_up)
+        self._ready.append(keeper.follower.caught_up)
+        self._lag.append(keeper.follower.lag)
         self._agent = (self.settings.topic("items"), handler.handle)
         self._stats.append(lambda: {"catalog": dict(handler.counts)})
 

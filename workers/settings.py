@@ -103,7 +103,7 @@ class Settings(Section, frozen=True):
     partitioner: Literal["murmur2", "crc32"] = "murmur2"
     rating_threshold: float = 4.0  # `rate` with at least this value is a `like`
     data: str = "../shared/data"  # where the real data sets lie, for development and tests
-    health_file: str = ""  # touched every second by a living worker; "" = none
+    health_file: str = ""  # written every second by a living worker; "" = none
     kafka: Kafka = msgspec.field(default_factory=Kafka)
     store: Store = msgspec.field(default_factory=Store)
     users: Users = msgspec.field(default_factory=Users)

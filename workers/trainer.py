@@ -116,9 +116,13 @@ class TrainerCore:
                 self.learner.restore(item)
                 self.catalog.drop(item)
 
-    def begin_writing(self, owner: str, now: int) -> Output:
-        """The record that takes the pen, to be sent when caught up and elected. `owner` is a name never used before."""
-        self._writer = WriterRecord(self.model.epoch + 1, self.model.version, owner, now)
+    def begin_writing(self, owner: str, now: int, log_begin: int = 0) -> Output:
+        """The record that takes the pen, to be sent when caught up and elected. `owner` is a name never used before.
+
+        `log_begin`: the first offset that `model` holds. Each writer wrote its epoch there, so those that are gone with
+        the records before it were not greater; replicas remember them, and drop what is of a lower one.
+        """
+        self._writer = WriterRecord(max(self.model.epoch, log_begin) + 1, self.model.version, owner, now)
         return self._output(WRITER, encode_writer(self._writer))
 
     # ---------------------------------------------------------------- writing
@@ -149,6 +153,12 @@ class TrainerCore:
             return
         ranker.take_in(self.model, example.choice(len(ranker.layout.columns), len(ranker.layout.contexts)))
         self.counts["examples"] += 1
+
+    def publish_again(self) -> None:
+        """`model` was cut: what is in memory is all there is, so the next flushes write the whole of it."""
+        self._writer_lost = True
+        self.learner.publish_all_again()
+        self.counts["published_again"] += 1
 
     def flush(self) -> Iterator[Output]:
         """Changed records within the budget. Lazy: each is made as it is taken, and learning may go on in between."""

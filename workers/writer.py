@@ -18,6 +18,7 @@ import structlog
 
 from workers.app import Part
 from workers.election import Election
+from workers.failpoints import fail_point
 from workers.producer import Producer
 from workers.replica import GATHER_MS, Follower
 from workers.settings import Settings
@@ -50,11 +51,14 @@ class ModelWriter:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Follow and, while elected, write, until `stop`. Raises ProduceError or what a client raises."""
-        async with _running([self._election]):
+        """Follow and, while elected, write, until `stop`.
+
+        Raises ProduceError, ElectionRefused or what a client raises.
+        """
+        async with _running([self._election]) as resigned:
             while not self._stop.is_set():
                 try:
-                    await self._term()
+                    await self._term(resigned)
                 except Deposed as deposed:
                     log.warning("another trainer writes the model now", reason=str(deposed))
                 if not self._stop.is_set():
@@ -67,24 +71,26 @@ class ModelWriter:
         """Records of `states` that the writer has not learned from; 0 for one that stands by."""
         return self._states.lag() if self._states else 0
 
-    async def _term(self) -> None:
+    async def _term(self, resigned: asyncio.Future[None]) -> None:
         core = self.core
         model = Follower(self._settings, self._settings.topic("model"), core.on_model, gather_ms=GATHER_MS)
         catalog = Follower(self._settings, self._settings.topic("catalog"), core.on_catalog, gather_ms=GATHER_MS)
         async with _running([model, catalog]) as failed:
-            if not await self._wait(failed, model.caught_up.wait(), catalog.caught_up.wait()):
+            ended = (failed, resigned)
+            if not await self._wait(ended, model.caught_up.wait(), catalog.caught_up.wait()):
                 return
             self.standing_by.set()
-            if not await self._wait(failed, self._election.elected.wait()):
+            if not await self._wait(ended, self._election.elected.wait()):
                 return
             owner = f"{self._owner}:{self.terms}"  # never used before: a record read back tells whose it is
             self.terms += 1
-            await self._producer.send([core.begin_writing(owner, int(time.time() * 1000))])
-            if await self._wait(failed, _holds(lambda: core.writing)):
+            begin = min(model.begins.values(), default=0)
+            await self._producer.send([core.begin_writing(owner, int(time.time() * 1000), begin)])
+            if await self._wait(ended, _holds(lambda: core.writing)):
                 log.info("writing the model", epoch=core.model.epoch, owner=owner)
-                await self._write(core, failed)
+                await self._write(core, model, *ended)
 
-    async def _write(self, core: TrainerCore, deposed: asyncio.Future[None]) -> None:
+    async def _write(self, core: TrainerCore, model: Follower, *ended: asyncio.Future[None]) -> None:
         """Learn from `states` and `examples` and publish, until deposed or stopped."""
         topic, start = self._settings.topic("states"), core.positions
         self._states = Follower(self._settings, topic, core.on_states, start, fewest=_LESSONS, gather_ms=GATHER_MS)
@@ -93,9 +99,13 @@ class ModelWriter:
         checkpoint_at = time.monotonic() + self._settings.model.checkpoint_s
         try:
             async with _running([self._states, examples]) as failed:
-                while await self._pause(failed, deposed):
+                while await self._pause(failed, *ended):
                     await self._publish(core.flush(), self._pace)
                     if time.monotonic() > checkpoint_at:
+                        if await model.was_cut():
+                            log.error("the model was cut: all of it is published again", topic=model.topic)
+                            core.publish_again()
+                            await self._publish(core.flush(), self._pace)
                         await self._publish(core.checkpoint(), _HURRY * self._pace)
                         checkpoint_at = time.monotonic() + self._settings.model.checkpoint_s
             with contextlib.suppress(TimeoutError):  # learned again from the log if there is no time for it
@@ -108,6 +118,7 @@ class ModelWriter:
         loop with both."""
         while chunk := list(islice(outputs, _SLICE)):
             await self._producer.send(chunk)
+            await fail_point("in_flush")
             await asyncio.sleep(sum(len(output.value or b"") for output in chunk) / pace)
 
     async def _pause(self, *failed: asyncio.Future[None]) -> bool:
@@ -124,14 +135,15 @@ class ModelWriter:
                 future.result()
         return not self._stop.is_set()
 
-    async def _wait(self, failed: asyncio.Future[None], *conditions: Any) -> bool:
-        """Wait for all of `conditions`; False when it is time to stop. Raises what a follower died of."""
+    async def _wait(self, failed: Sequence[asyncio.Future[None]], *conditions: Any) -> bool:
+        """Wait for all of `conditions`; False when it is time to stop. Raises what one of `failed` died of."""
         stopping: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
         reached: asyncio.Future[Any] = asyncio.gather(*conditions)
         try:
-            await asyncio.wait([reached, stopping, failed], return_when=asyncio.FIRST_COMPLETED)
-            if failed.done():
-                failed.result()
+            await asyncio.wait([reached, stopping, *failed], return_when=asyncio.FIRST_COMPLETED)
+            for future in failed:
+                if future.done():
+                    future.result()
             return reached.done() and not self._stop.is_set()
         finally:
             stopping.cancel()

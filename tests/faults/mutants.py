@@ -18,7 +18,7 @@ kernels.prepare()  # before anything imports numba
 from aiokafka import TopicPartition  # noqa: E402
 
 from workers import cli, roles  # noqa: E402
-from workers.positions import Result, Stand, StoredPositions  # noqa: E402
+from workers.positions import MayClaim, Result, Stand, StoredPositions  # noqa: E402
 from workers.store import store  # noqa: E402
 
 _OFFSET_CHECK = b"  if next == args[3] then return 'DUP' end\n  if next ~= args[2] then return {'GAP', next} end\n"
@@ -50,9 +50,9 @@ class CommittedPositions(StoredPositions):
 
     _consumer: Any = None
 
-    async def claim(self, consumer: Any, partitions: Collection[int]) -> dict[int, Stand]:
+    async def claim(self, consumer: Any, partitions: Collection[int], may: MayClaim) -> dict[int, Stand]:
         self._consumer = consumer
-        stands = await super().claim(consumer, partitions)
+        stands = await super().claim(consumer, partitions, may)
         for partition, stand in stands.items():
             committed = await consumer.committed(TopicPartition(self._topic, partition))
             stand.start = stand.start if committed is None else committed

@@ -21,7 +21,8 @@ from pipeline.types import CONSUMES, POSITIVE, hash_id
 from tests.records import NOW, Consumed
 from tests.streams import Ev, batch
 from tests.waiting import run
-from workers import cli
+from workers import cli, kafka, replica
+from workers.commands.feed import _reader
 from workers.outside.audit import read_back
 from workers.producer import Producer
 from workers.settings import Settings
@@ -251,6 +252,27 @@ def test_new_feeds_are_followed(headrace: Settings, root: Path) -> None:
     versions = run(follow())
     assert versions == sorted(set(versions))
     assert versions[0] > 100
+
+
+def test_following_ends_with_its_topic(headrace: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so, instead of asking for it for ever."""
+    monkeypatch.setattr(replica, "_GONE_AFTER_S", 1.0)
+
+    async def follow() -> None:
+        async with _reader(headrace, "u-1") as reader:
+            new = reader.new(None)
+            seen, version = asyncio.ensure_future(anext(new)), 100
+            while not seen.done():  # it follows from some moment on that it does not tell
+                version += 1
+                value = feed_of("u-1", version, "i2")
+                await send(headrace, [Output(headrace.topic("feeds"), b"u-1", value, pair_headers(version, NOW))])
+                await asyncio.wait([seen], timeout=0.2)
+            async with kafka.admin(headrace) as client:
+                await client.delete_topics([headrace.topic("feeds")])
+            with pytest.raises(kafka.TopicMissing, match=r"feeds\.v1 was deleted while it was followed"):
+                [feed async for feed in new]
+
+    run(follow())
 
 
 def test_a_stranger_is_shown_the_default_feed(headrace: Settings, capsys: pytest.CaptureFixture[str]) -> None:

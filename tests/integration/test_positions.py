@@ -54,6 +54,11 @@ async def five_more(settings: Settings, dataset: str) -> None:
     await producer.stop()
 
 
+def always(partition: int) -> bool:
+    """A member whose heartbeats are taken."""
+    return True
+
+
 def applied(next_: int, expected: int) -> Result:
     return Result(Batch(0, [], expected, next_))
 
@@ -63,15 +68,28 @@ def test_what_is_cached_belongs_to_a_claim(settings: Settings) -> None:
 
     async def body(store: Store, consumer: Any) -> None:
         ours, other = (StoredPositions(store, settings.topic("events"), owner) for owner in ("ours", "other"))
-        assert await ours.claim(consumer, [0]) == {0: Stand(0, 0, kept=False)}
+        assert await ours.claim(consumer, [0], always) == {0: Stand(0, 0, kept=False)}
         await ours.advance((await ours.apply([applied(4, 0)]))[0])
         await ours.release([0])
         assert (await store.positions([0]))[0] == Position(4, 4, 1, "ours")
-        assert await ours.claim(consumer, [0]) == {0: Stand(4, 4, kept=True)}
-        assert await other.claim(consumer, [0]) == {0: Stand(4, 4, kept=False)}
-        assert await ours.claim(consumer, [0]) == {0: Stand(4, 4, kept=False)}
+        assert await ours.claim(consumer, [0], always) == {0: Stand(4, 4, kept=True)}
+        assert await other.claim(consumer, [0], always) == {0: Stand(4, 4, kept=False)}
+        assert await ours.claim(consumer, [0], always) == {0: Stand(4, 4, kept=False)}
         restarted = StoredPositions(store, settings.topic("events"), "ours")
-        assert await restarted.claim(consumer, [0]) == {0: Stand(4, 4, kept=False)}
+        assert await restarted.claim(consumer, [0], always) == {0: Stand(4, 4, kept=False)}
+
+    beside(settings, "events", body)
+
+
+def test_a_member_that_was_frozen_while_it_asked_claims_nothing(settings: Settings) -> None:
+    """Whether it may is asked last, when the broker has told the offsets: nobody is fenced by it."""
+
+    async def body(store: Store, consumer: Any) -> None:
+        heir, frozen = (StoredPositions(store, settings.topic("events"), owner) for owner in ("heir", "frozen"))
+        await heir.claim(consumer, [0], always)
+        assert await frozen.claim(consumer, [0], lambda partition: False) == {}
+        assert (await store.positions([0]))[0].owner == "heir"
+        assert await heir.apply([applied(4, 0)]) == ([applied(4, 0)], {})
 
     beside(settings, "events", body)
 
@@ -79,10 +97,10 @@ def test_what_is_cached_belongs_to_a_claim(settings: Settings) -> None:
 def test_a_claim_begins_at_what_was_not_announced(settings: Settings) -> None:
     async def body(store: Store, consumer: Any) -> None:
         positions = StoredPositions(store, settings.topic("events"), "ours")
-        await positions.claim(consumer, [0])
+        await positions.claim(consumer, [0], always)
         await positions.apply([applied(4, 0)])  # and died before anything was sent
         successor = StoredPositions(store, settings.topic("events"), "successor")
-        assert await successor.claim(consumer, [0]) == {0: Stand(0, 4, kept=False)}
+        assert await successor.claim(consumer, [0], always) == {0: Stand(0, 4, kept=False)}
         stand, lost = await successor.apply([Result(Batch(0, [], 0, 4, again=True))])
         assert (len(stand), lost) == (1, {})
         await successor.advance(stand)
@@ -99,7 +117,7 @@ def test_a_claim_that_was_held_up_is_measured_by_the_log_of_now(
 
     async def body(store: Store, consumer: Any) -> None:
         ours, other = (StoredPositions(store, settings.topic("events"), owner) for owner in ("ours", "other"))
-        await other.claim(consumer, [0])
+        await other.claim(consumer, [0], always)
 
         async def others_go_on(name: str) -> None:
             if name == "before_claim":
@@ -108,7 +126,7 @@ def test_a_claim_that_was_held_up_is_measured_by_the_log_of_now(
                 await other.apply([applied(15, 0)])
 
         monkeypatch.setattr("workers.positions.fail_point", others_go_on)
-        assert await ours.claim(consumer, [0]) == {0: Stand(0, 15)}
+        assert await ours.claim(consumer, [0], always) == {0: Stand(0, 15)}
 
     beside(settings, "events", body)
 
@@ -126,7 +144,7 @@ def test_a_group_that_goes_on_meanwhile_keeps_its_commit(settings: Settings) -> 
                 return 15
 
         of_group = GroupPositions(store, settings.topic("states"))
-        assert await of_group.claim(Meanwhile(), [0]) == {0: Stand(15, 15)}
+        assert await of_group.claim(Meanwhile(), [0], always) == {0: Stand(15, 15)}
 
     beside(settings, "states", body, group=settings.prefix)
 
@@ -138,7 +156,7 @@ def test_fences_count_wherever_they_are_met(settings: Settings) -> None:
         ours = StoredPositions(store, settings.topic("events"), "ours")
 
         async def fenced(at: int) -> None:
-            await ours.claim(consumer, [0])
+            await ours.claim(consumer, [0], always)
             stand, _ = await ours.apply([applied(at + 1, at)])
             await ours.advance(stand)
             await store.claim([0], "thief", [])
@@ -160,10 +178,10 @@ def test_fences_count_wherever_they_are_met(settings: Settings) -> None:
 def test_a_gap_tells_where_the_store_stands(settings: Settings) -> None:
     async def body(store: Store, consumer: Any) -> None:
         ours = StoredPositions(store, settings.topic("events"), "ours")
-        await ours.claim(consumer, [0])
+        await ours.claim(consumer, [0], always)
         stand, lost = await ours.apply([applied(9, 7)])
         assert (stand, lost, ours.counts["gaps"]) == ([], {0: "GAP"}, 1)
-        assert await ours.claim(consumer, [0]) == {0: Stand(0, 0, kept=False)}
+        assert await ours.claim(consumer, [0], always) == {0: Stand(0, 0, kept=False)}
 
     beside(settings, "events", body)
 
@@ -174,13 +192,13 @@ def test_a_group_begins_at_its_commit_or_at_the_beginning(settings: Settings) ->
     async def body(store: Store, consumer: Any) -> None:
         topic = settings.topic("states")
         positions = GroupPositions(store, topic)
-        assert await positions.claim(consumer, [0]) == {0: Stand(0, 0)}
+        assert await positions.claim(consumer, [0], always) == {0: Stand(0, 0)}
         await positions.advance([applied(7, 0)])
         await positions.release([0])
-        assert await positions.claim(consumer, [0]) == {0: Stand(7, 7)}
+        assert await positions.claim(consumer, [0], always) == {0: Stand(7, 7)}
         await consumer.commit({TopicPartition(topic, 0): 10})
-        assert await positions.claim(consumer, [0]) == {0: Stand(10, 10)}
+        assert await positions.claim(consumer, [0], always) == {0: Stand(10, 10)}
         await consumer.commit({TopicPartition(topic, 0): 11})
-        assert await positions.claim(consumer, [0]) == {0: Stand(0, 0)}
+        assert await positions.claim(consumer, [0], always) == {0: Stand(0, 0)}
 
     beside(settings, "states", body, group=settings.prefix)

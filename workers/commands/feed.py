@@ -85,7 +85,10 @@ class Reader:
         return history(self.settings, states, self.names)
 
     async def new(self, last: Feed | None) -> AsyncIterator[Feed]:
-        """Every feed of the user from now on that is newer than the one before; it ends with an interrupt."""
+        """Every feed of the user from now on that is newer than the one before; it ends with an interrupt.
+
+        Raises what following them died of, such as TopicMissing.
+        """
         queue: asyncio.Queue[Any] = asyncio.Queue()
         key = self.user.encode()
 
@@ -95,9 +98,9 @@ class Reader:
                     queue.put_nowait(record)
 
         newest = Pair(last.version, last.revision) if last is not None and last.user_id == self.user else Pair(0, 0)
-        async with following(Follower(self.settings, self.settings.topic("feeds"), on_records, at_end=True)):
-            while True:
-                record = await queue.get()
+        follower = Follower(self.settings, self.settings.topic("feeds"), on_records, at_end=True)
+        async with following(follower) as running:
+            while (record := await _next(queue, running)) is not None:
                 pair = read_pair(record.headers)
                 if pair > newest:
                     newest = pair
@@ -106,6 +109,16 @@ class Reader:
 
     def _shown(self, feed: Feed) -> Feed:
         return replace(feed, items=[item for item in feed.items if item.item_id not in self.names.hidden])
+
+
+async def _next(queue: asyncio.Queue[Any], running: asyncio.Task[None]) -> Any:
+    """The next record; None when there will be none."""
+    getting = asyncio.ensure_future(queue.get())
+    try:
+        await asyncio.wait([getting, running], return_when=asyncio.FIRST_COMPLETED)
+        return getting.result() if getting.done() else None
+    finally:
+        getting.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -81,6 +81,11 @@ class Link:
         at = dict(self._connection.repr_pieces())  # type: ignore[no-untyped-call]
         return str(at["path"]) if "path" in at else f"{at['host']}:{at['port']}"
 
+    @property
+    def repeating(self) -> bool:
+        """Whether a call is being repeated at this moment."""
+        return self._repeating > 0
+
     async def open(self, timeout_s: float) -> None:
         """Wait until the server answers. Raises StoreUnavailable after `timeout_s`, StoreRefused for a wrong user or a
         certificate that is not trusted."""

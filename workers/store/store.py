@@ -164,6 +164,11 @@ class Store:
         return await self._link.reachable()
 
     @property
+    def repeating(self) -> bool:
+        """Whether a call is being repeated at this moment."""
+        return self._link.repeating
+
+    @property
     def retries(self) -> int:
         """Attempts that left a call unanswered, and were repeated."""
         return self._link.retries

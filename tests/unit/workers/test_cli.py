@@ -181,12 +181,25 @@ def test_health_follows_the_sign_of_life(tmp_path: Path, capsys: pytest.CaptureF
     file = tmp_path / "alive"
     arguments = ["health", "--json", "--set", f"health_file={file}"]
     assert run(arguments) == 1
-    file.touch()
+    file.write_text('{"ready":true,"lag":7}')
     assert run(arguments) == 0
     os.utime(file, (time.time() - 3600, time.time() - 3600))
     assert run(arguments) == 1
+    file.write_text("half a he")
+    assert run(arguments) == 1
     answers = [json.loads(line)["alive"] for line in capsys.readouterr().out.splitlines()]
-    assert answers == [False, True, False]
+    assert answers == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("asked", "ready", "lag", "code"),
+    [("", False, 9, 0), ("--ready", False, 0, 1), ("--ready", True, 9, 0), ("--max-lag 9", False, 9, 0),
+     ("--max-lag 8", True, 9, 1), ("--ready --max-lag 9", False, 9, 1)],
+)  # fmt: skip
+def test_health_is_asked_for_more_than_life(asked: str, ready: bool, lag: int, code: int, tmp_path: Path) -> None:
+    file = tmp_path / "alive"
+    file.write_text(json.dumps({"ready": ready, "lag": lag}))
+    assert run(["health", *asked.split(), "--set", f"health_file={file}"]) == code
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -199,7 +212,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(path: Path) -> bool:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("workers.commands.health.alive", broken)
+    monkeypatch.setattr("workers.commands.health.read_health", broken)
     with pytest.raises(ZeroDivisionError):
         run(["health", "--set", "health_file=x"])
 

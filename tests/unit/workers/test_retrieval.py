@@ -18,6 +18,7 @@ from tests.records import Consumed
 from tests.retrieving import DAY, NOW, entry, vectors
 from tests.retrieving import K as DIMENSION
 from tests.streams import Ev, after, batch, nobody
+from workers import retrieval
 from workers.feeds import CHUNK
 from workers.positions import Batch, Result
 from workers.retrieval import RetrievalHandler
@@ -141,6 +142,23 @@ def test_one_feed_is_made_of_many_states_and_answers_the_newest_that_refreshes(s
     assert feed.version == 4
     assert feed.cause is not None
     assert feed.cause.event_id == "event-2"
+
+
+def test_refreshes_that_a_newer_state_replaces_are_counted(shop: Shop) -> None:
+    states = [record("ann", Deed(offset, "i0")) for offset in range(5)] + [record("ben", Deed(9, "i1"))]
+    assert [feed.version for feed in shop.feeds(*states)] == [5, 10]
+    assert shop.handler.counts["refreshes_shed"] == 4
+    assert shop.handler.counts["feeds"] == 2
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 512])
+def test_what_is_read_in_pieces_is_one_batch(shop: Shop, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    """Also a forget in a later piece than what it erases: no feed is caused by what the user did before."""
+    monkeypatch.setattr(retrieval, "_READ_AT_ONCE", at_once)
+    before, silent = record("ann", Deed(1, "i0")), record("ann", Deed(7, "i1"), refresh=False)
+    assert shop.feeds(before, forget("ann", 4), silent) == []
+    (feed,) = shop.feeds(before, record("ann", Deed(1, "i0"), Deed(2, "i1")), forget("ben", 3))
+    assert (feed.user_id, feed.version) == ("ann", 3)
 
 
 def test_nobody_who_does_not_refresh_gets_a_feed(shop: Shop) -> None:
