@@ -73,14 +73,15 @@ class Fault:
         """It took so long until all was well again; the table tells the longest."""
         self.row.recovery_s = max(seconds, self.row.recovery_s or 0.0)
 
-    def prove(self, settings: Settings, proof: Callable[[Run], Awaitable[None]]) -> None:
+    def prove(self, settings: Settings, proof: Callable[[Run], Awaitable[None]], *, frozen_model: bool = True) -> None:
         """Run a proof on a prefix of its own; no process survives it. Of a proof that fails, the workers' last words
-        are printed."""
+        are printed. Without a frozen model there is none until a trainer makes it."""
 
         async def proved() -> None:
             async with Run(settings, self.folder, self.seed, self.entry, PASSING) as run:
                 try:
-                    await run.prepare()
+                    if frozen_model:
+                        await run.prepare()
                     await proof(run)
                 except BaseException:
                     for worker in run.workers:

@@ -76,6 +76,11 @@ class Worker:
         """Open files and sockets of the process now."""
         return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
 
+    def cpu_s(self) -> float:
+        """CPU time that all its threads have taken so far, user and system."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text().rsplit(") ", 1)[1].split()  # its name may hold spaces
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
     def counted(self, name: str) -> int:
         """A counter that it logged when it stopped."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
