@@ -256,7 +256,7 @@ def test_model_records(value: bytes, key: bytes) -> None:
 
 
 @many
-@given(of_msgpack("example.bin", "example_choosing.bin"))
+@given(of_msgpack("example.bin", "example_choosing.bin", "example_seeing.bin"))
 def test_examples(value: bytes) -> None:
     try:
         choice = read_example(value).choice(14, 4)
