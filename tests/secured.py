@@ -159,7 +159,7 @@ def _documented_properties() -> dict[str, str]:
     """Of the broker; its own listeners and files aside."""
     (block,) = re.findall(r"```properties\n(.*?)```", SECURITY, re.DOTALL)
     pairs = (line.split("=", 1) for line in block.splitlines())
-    return {name: value for name, value in pairs if not name.startswith("listeners") and ".map" not in name}
+    return {name: value for name, value in pairs if name not in ("listeners", "listener.security.protocol.map")}
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
     IllegalSaslStateError,
@@ -151,8 +152,8 @@ async def _knock(client: AIOKafkaClient, settings: Settings) -> None:
             )
         except _LOGIN as error:
             raise BrokerRefused(
-                f"kafka: {host}:{port} refused the user {settings.kafka.user} ({error}); check kafka.user, "
-                "kafka.password_file, kafka.sasl_mechanism"
+                f"kafka: {host}:{port} refused the user {settings.kafka.user} by {settings.kafka.sasl_mechanism} "
+                f"({error}); check kafka.user, kafka.password_file, kafka.sasl_mechanism"
             ) from None
         except ssl.SSLError as error:
             raise BrokerRefused(
@@ -171,6 +172,8 @@ async def _gives_producer_ids(client: AIOKafkaClient) -> bool:
     error = for_code(answer.error_code)
     if error in (CoordinatorLoadInProgressError, CoordinatorNotAvailableError):
         raise error(f"no producer ids yet: {error.__name__}")
+    if error is ClusterAuthorizationFailedError:  # to whom may write nowhere; what else it is here for is allowed
+        return True
     if error in (UnknownError, UnsupportedVersionError):  # the first is the embedded broker's answer
         return False
     if answer.error_code:

@@ -15,7 +15,7 @@ from pipeline.seen import Seen
 from pipeline.types import I64, POSITIVE, Mask, Rows
 from workers.replica import GATHER_MS, Follower
 from workers.settings import Settings
-from workers.wire.errors import UnreadableError, expectation
+from workers.wire.errors import UnreadableError, expectation, shown
 from workers.wire.output import Record, place
 from workers.wire.recent import RecentRows, rows_in, unpack_recent
 from workers.wire.rules import Rules
@@ -37,7 +37,7 @@ class RecentReplica:
         self.follower = Follower(
             settings, settings.topic("recent"), self.on_recent, fewest=_WORTH_A_CALL, gather_ms=GATHER_MS
         )
-        self._model = model
+        self._model, self._partitions = model, rules.partitions
         model.neighbourhood = Neighbourhood(model.rows, settings.users.neighbours)
         self._seen = Seen()  # offsets in `events`
         self._positive: Mask = np.zeros(256, np.bool_)  # by action code
@@ -60,7 +60,7 @@ class RecentReplica:
         partitions, counts = np.zeros(len(records), np.int64), np.zeros(len(records), np.int64)
         for at, record in enumerate(records):
             try:
-                partitions[at] = _partition(record.key)
+                partitions[at] = _partition(record.key, self._partitions)
                 counts[at] = rows_in(record.value or b"")
             except UnreadableError as error:
                 self.counts["recent_unreadable"] += 1
@@ -80,7 +80,8 @@ class RecentReplica:
         self.counts["recent_seen"] += len(new) - int(new.sum())
 
 
-def _partition(key: bytes | None) -> int:
-    if key is None or not key.isdigit() or len(key) > 9:
-        raise UnreadableError(f"recent: expected a partition of events as the key, found {key!r}")
+def _partition(key: bytes | None, partitions: int) -> int:
+    """Each partition has memory of its own: one that cannot be is refused."""
+    if key is None or not key.isdigit() or len(key) > 9 or int(key) >= partitions:
+        raise UnreadableError(f"recent: expected a partition of events, below {partitions}, as key, found {shown(key)}")
     return int(key)

@@ -27,6 +27,7 @@ from workers.items import ItemReplica
 from workers.outside.letters import Letter
 from workers.outside.letters import text as shown_text
 from workers.outside.redrive import Redrive
+from workers.recent import RecentReplica
 from workers.settings import Settings, load
 from workers.trainer import TrainerCore
 from workers.wire.catalog import CatalogItem, catalog_of, encode_catalog, read_catalog
@@ -304,10 +305,17 @@ def test_profiles(raw: bytes) -> None:
 # ------------------------------------------------------------------ who follows them
 
 
+SMALL: Settings = load(environ={}, flags={"clock": "stream", "kafka_partitions": 4, "model_dimension": 4})
+
+
 @pytest.fixture(scope="module")
 def followers() -> tuple[ItemReplica, TrainerCore]:
-    small: Settings = load(environ={}, flags={"clock": "stream", "kafka_partitions": 4, "model_dimension": 4})
-    return ItemReplica(small, catalog=True), TrainerCore(small, Rules.of(small))
+    return ItemReplica(SMALL, catalog=True), TrainerCore(SMALL, Rules.of(SMALL))
+
+
+@pytest.fixture(scope="module")
+def neighbours(followers: Any) -> RecentReplica:
+    return RecentReplica(SMALL, Rules.of(SMALL), followers[0].model)
 
 
 @many
@@ -325,6 +333,15 @@ def test_whoever_follows_the_model_goes_on(followers: Any, value: bytes | None, 
 def test_whoever_follows_the_catalogue_goes_on(followers: Any, value: bytes | None, key: bytes) -> None:
     for follower in followers:
         follower.on_catalog([Consumed(key, value)])
+
+
+@many
+@given(
+    value=mutated([(V1 / "recent.bin").read_bytes(), bytes(range(29)) * 3]),
+    key=st.sampled_from([b"0", b"3", b"4", b"999999999", b"-1"]) | chunks,
+)
+def test_who_follows_what_all_users_did_goes_on(neighbours: Any, value: bytes, key: bytes) -> None:
+    neighbours.on_recent([Consumed(key, value), Consumed(None, value)])
 
 
 @many

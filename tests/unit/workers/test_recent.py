@@ -95,8 +95,13 @@ def test_a_forget_takes_the_user_out_and_what_came_after_counts() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [Consumed(key=b"0", value=bytes(28)), Consumed(key=b"zero", value=bytes(29)), Consumed(key=None, value=bytes(29))],
-    ids=["cut", "no partition", "no key"],
+    [
+        Consumed(key=b"0", value=bytes(28)),
+        Consumed(key=b"zero", value=bytes(29)),
+        Consumed(key=b"4096", value=bytes(29)),
+        Consumed(key=None, value=bytes(29)),
+    ],
+    ids=["cut", "no partition", "none of the topic", "no key"],
 )
 def test_what_cannot_be_read_is_counted_and_the_rest_is_taken(bad: Consumed) -> None:
     followed = follow([bad, record(0, (5, "u", "a", "click")), bad])
