@@ -46,7 +46,6 @@ async def written_twice(run: Run) -> list[bytes]:
 
 
 def test_broker_bounced(fault: Fault, store_url: str) -> None:
-    rounds = fault.amount("rounds", short=1, long=2)
     alone = fault.amount("nodes bounced alone", short=1, long=COUNT)
     events = fault.amount("events", short=2_000, long=100_000)
 
@@ -54,7 +53,7 @@ def test_broker_bounced(fault: Fault, store_url: str) -> None:
         workers = [run.spawn() for _ in range(2)]
         async with run.load():
             await run.owning(*workers)
-            for killed in ([[node] for node in nodes.numbers[:alone]] + [list(nodes.numbers)]) * rounds:
+            for killed in [*([node] for node in nodes.numbers[:alone]), list(nodes.numbers)]:
                 watch = Stopwatch()
                 for node in killed:
                     await asyncio.to_thread(nodes.kill, node)
