@@ -9,6 +9,7 @@ Messages say what was expected, what was found and what to do; the dead letter a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -19,6 +20,8 @@ T = TypeVar("T")
 WRONG = (msgspec.MsgspecError, UnicodeError, RecursionError)  # what a decoder raises for bytes that are wrong
 _SHOWN = 60  # characters of a found value that a message repeats
 _LOGGED = 200  # characters of a message in a log line
+# What a message repeats of the record: ours after "found", msgspec's of a tag or an enumeration.
+_FOUND = re.compile(r", found .*|(?<=Invalid value) .*(?= - at )|(?<=Invalid enum value) .*(?= - at )", re.DOTALL)
 
 
 class WireError(ValueError):
@@ -42,7 +45,7 @@ def expectation(error: Exception) -> str:
 
     All of a dead letter's message is in the letter.
     """
-    return str(error).partition(", found ")[0][:_LOGGED]
+    return _FOUND.sub("", str(error))[:_LOGGED]
 
 
 def shown(found: object) -> str:
