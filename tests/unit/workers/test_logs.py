@@ -61,8 +61,6 @@ def test_a_log_line_says_what_was_expected_and_not_what_came(followers: Any, key
 
 def test_what_was_found_is_cut_off() -> None:
     assert expectation(InvalidError(f"key: expected an id, found '{TOKEN}'; send it")) == "key: expected an id"
-    assert (
-        expectation(InvalidError(f"catalog: Invalid value '{TOKEN}' - at `$.kind`"))
-        == "catalog: Invalid value - at `$.kind`"
-    )
+    tag = InvalidError(f"catalog: Invalid value '{TOKEN} - at {TOKEN}' - at `$.kind`")
+    assert expectation(tag) == "catalog: Invalid value - at `$.kind`"
     assert len(expectation(ValueError("x" * 1000))) == 200
