@@ -156,6 +156,8 @@ async def _knock(client: AIOKafkaClient, settings: Settings) -> None:
                 f"({error}); check kafka.user, kafka.password_file, kafka.sasl_mechanism"
             ) from None
         except ssl.SSLError as error:
+            if security.tls_refusal(error) is None:
+                raise
             raise BrokerRefused(
                 f"kafka: {host}:{port}: no TLS that both sides accept ({error}); check kafka.security_protocol, "
                 "kafka.ca_file, kafka.cert_file"

@@ -19,6 +19,8 @@ from workers.settings import Kafka, Settings, SettingsError, Store
 
 log = structlog.get_logger()
 
+_CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+
 
 class Insecure(SettingsError):
     """A broker or store beyond this machine would be met without TLS, or without saying who we are."""
@@ -74,6 +76,16 @@ def store_options(store: Store) -> dict[str, Any]:
         given["ssl_keyfile"] = store.key_file or store.cert_file
         options |= {name: file for name, file in given.items() if file}
     return options
+
+
+def tls_refusal(error: BaseException | None) -> ssl.SSLError | None:
+    """The refusal that `error` comes of: a certificate or protocol that a person has to mend.
+
+    None for anything else, also for a handshake that was cut off, as by a server that is being started anew.
+    """
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return None if isinstance(error, _CUT_OFF) else error
 
 
 def is_loopback(host: str) -> bool:

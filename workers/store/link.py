@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -187,14 +186,13 @@ class Link:
             await self._drop()  # after a failover the address leads to another server, this connection does not
         return trouble
 
-    def _refuse_untrusted(self, error: BaseException | None) -> None:
+    def _refuse_untrusted(self, error: Exception) -> None:
         """Raise StoreRefused if `error` comes of TLS. Later it would be waited for: a server may be changed over."""
-        while error is not None and not isinstance(error, ssl.SSLError):
-            error = error.__cause__ or error.__context__
-        if error is not None:
+        refusal = security.tls_refusal(error)
+        if refusal is not None:
             raise StoreRefused(
-                f"store: {self.where}: no TLS that both sides accept ({_line(error)}); check store.url, store.ca_file, "
-                "store.cert_file"
+                f"store: {self.where}: no TLS that both sides accept ({_line(refusal)}); check store.url, "
+                "store.ca_file, store.cert_file"
             )
 
     def _note(self, trouble: Exception, *, first: bool) -> None:
@@ -215,5 +213,5 @@ def _passes(error: RedisError) -> bool:
     return code in _PASSING or _NO_FUNCTION in str(error)
 
 
-def _line(error: BaseException | None) -> str:
+def _line(error: Exception | None) -> str:
     return str(error).splitlines()[0] if str(error or "") else type(error or TimeoutError()).__name__

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from workers import security
-from workers.security import Insecure, broker_options, is_loopback, store_options
+from workers.security import Insecure, broker_options, is_loopback, store_options, tls_refusal
 from workers.settings import SettingsError, load
 
 SASL = {"kafka_security_protocol": "SASL_SSL", "kafka_user": "u", "kafka_password": "p"}
@@ -108,3 +109,13 @@ def test_a_file_that_cannot_be_used_is_named(name: str, tmp_path: Any) -> None:
     flags = {"kafka_security_protocol": "SSL", f"kafka_{name}": str(tmp_path / "absent.pem")}
     with pytest.raises(SettingsError, match=rf"cannot use kafka\.{name}: .*absent\.pem.*No such file"):
         broker_options(load(environ={}, flags=flags))
+
+
+def test_a_handshake_that_was_cut_off_is_no_refusal() -> None:
+    """A server that is being started anew does that: it is asked again."""
+    refusal = ssl.SSLCertVerificationError("certificate verify failed")
+    wrapped = ConnectionError("no connection")
+    wrapped.__cause__ = refusal
+    assert tls_refusal(refusal) is tls_refusal(wrapped) is refusal
+    for passing in (ssl.SSLEOFError("EOF"), ssl.SSLZeroReturnError("closed"), ConnectionResetError(), None):
+        assert tls_refusal(passing) is None
