@@ -3,8 +3,8 @@
     s_j = (W + W_bucket) . z_j + v . relu(A z_j + B c + b0)        z, c: features and context, standardised, clipped
 
 Learning to rank is listwise (Cao et al. 2007, ListNet, top one): the gradient of log softmax_t(s) for the chosen t over
-all candidates and some random items. Adagrad (Duchi et al. 2011) moves W, Adam (Kingma and Ba 2015) the rest; v begins
-at 0, so the ranker begins linear.
+all candidates and some random items; a candidate that was seen beside t counts `Training.passed_over` times. Adagrad
+(Duchi et al. 2011) moves W, Adam (Kingma and Ba 2015) the rest; v begins at 0, so the ranker begins linear.
 
 A life: WARM examples only tell mean and deviation of each column, which are frozen then, and W begins as the hand
 weights in the new units, so that no score moves. Hand weights serve until EARNED updates were made.
