@@ -30,7 +30,7 @@ from pipeline.types import F32, F64, I64, U64, Mask, hash_id, hash_of
 
 COLUMNS, CONTEXTS, HIDDEN = 64, 16, 16  # room for features and contexts; hidden units
 WARM = 300  # examples that standardisation is taken from
-EARNED = 500  # updates until the learned weights serve
+EARNED = 50  # updates until the learned weights serve: they begin as the hand weights, so little is risked
 CLIP = np.float32(8)  # deviations
 START = np.float32(1e-6)  # of Adagrad's sums
 

@@ -234,7 +234,7 @@ def test_learned_weights_serve_after_enough_updates_and_find_the_taste() -> None
     assert not ranker.earned
     ranker.learn(LAYOUT, choice(10_000 + EARNED), Training())
     assert ranker.earned
-    for at in range(500):
+    for at in range(950):
         ranker.learn(LAYOUT, choice(20_000 + at), Training())
     tests = [choice(50_000 + at) for at in range(200)]
     hits = [int(np.argmax(scores_of(ranker, one)[: one.logged])) == one.chosen for one in tests]
