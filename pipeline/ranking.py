@@ -65,46 +65,67 @@ class Ranker(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
-    """A feature matrix: which line each feature fills, those of which logarithms are taken first."""
+    """A feature matrix: which line each feature fills, those of which logarithms are taken first, and behind them
+    how far some columns are below the best of the list."""
 
     features: tuple[Feature, ...]  # in the order of their lines
     begins: tuple[int, ...]  # the first line of each, and the number of lines
     eps: F32  # (lines of which logarithms are taken, 1)
-    columns: tuple[str, ...]  # f
-    floors: F32  # (f,) as ranked by: logarithms taken
+    columns: tuple[str, ...]  # f, of them b for `below`
+    floors: F32  # (f - b,) as ranked by: logarithms taken
+    below: I64  # (b,) lines of the columns that are compared with the best of the list
     groups: I64  # (f,) place of a column's feature in `names`
     names: tuple[str, ...]  # of the features, each once
 
 
 @lru_cache(maxsize=32)
-def shape(features: tuple[Feature, ...]) -> Shape:
-    """The matrix of `features`."""
+def shape(features: tuple[Feature, ...], below: tuple[str, ...] = ()) -> Shape:
+    """The matrix of `features`, and of how far its columns `below` are below the best of the list."""
     inside = sorted(features, key=lambda feature: feature.eps <= 0)
     names = tuple(dict.fromkeys(feature.name for feature in inside))
     eps = [feature.eps for feature in inside for _ in feature.columns]
     floors = np.array(list(chain.from_iterable(feature.floors for feature in inside)), np.float64)
     logged = np.array(eps) > 0
     floors[logged] = np.log(floors[logged] + np.array(eps)[logged])
+    columns = tuple(chain.from_iterable(feature.columns for feature in inside))
+    groups = [names.index(feature.name) for feature in inside for _ in feature.columns]
+    lines = [columns.index(name) for name in below]
     return Shape(
         features=tuple(inside),
         begins=tuple(np.cumsum([0, *(len(feature.columns) for feature in inside)]).tolist()),
         eps=np.array([[one] for one in eps if one > 0], np.float32).reshape(-1, 1),
-        columns=tuple(chain.from_iterable(feature.columns for feature in inside)),
+        columns=columns + tuple(f"{name}_below_best" for name in below),
         floors=floors.astype(np.float32),
-        groups=np.array([names.index(feature.name) for feature in inside for _ in feature.columns], np.int64),
+        below=np.array(lines, np.int64),
+        groups=np.array(groups + [groups[line] for line in lines], np.int64),
         names=names,
     )
 
 
-def matrix(shape: Shape, queries: Queries, catalog: Catalog, model: Model, candidates: Candidates) -> F32:
-    """The features (f, c) of candidates, in one buffer."""
+def matrix(
+    shape: Shape, queries: Queries, catalog: Catalog, model: Model, candidates: Candidates, best: F32 | None = None
+) -> F32:
+    """The features (f, c) of candidates, in one buffer.
+
+    `best` (b, q) are the best of the list in the columns `shape.below`; None = the candidates are the list.
+    """
     out = np.empty((len(shape.columns), len(candidates)), np.float32)
     for feature, (begin, end) in zip(shape.features, pairwise(shape.begins), strict=True):
         feature(queries, catalog, model, candidates, out[begin:end])
     logged = out[: len(shape.eps)]
     np.add(logged, shape.eps, out=logged)
     np.log(logged, out=logged)
+    if len(shape.below):
+        top = best_of(shape, out, candidates.owner, len(queries)) if best is None else best
+        _subtract(out, shape.below, candidates.owner, top)
     return out
+
+
+def best_of(shape: Shape, features: F32, owner: Owner, q: int) -> F32:
+    """(b, q) the greatest value in the columns `shape.below` of each query's candidates; 0 where there are none."""
+    best = np.zeros((len(shape.below), q), np.float32)
+    _greatest(features, shape.below, owner, best)
+    return best
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,22 +190,26 @@ class Learned:
     `hand` are the weights of columns that serve until it has learned. Where the check finds plain trending better for a
     bucket of histories, the share a of it is mixed in: s' = (1 - a) s + a log(eps + x_j), the geometric mixture of what
     both expect.
+
+    Of the columns `below` it sees as well how far a candidate is below the best of the list: a value says little to the
+    hidden units where they do not know what else there is.
     """
 
     features: tuple[Feature, ...]
     hand: tuple[tuple[str, float], ...]
+    below: tuple[str, ...] = ()
     training: Training = _TRAINING
     strangers: int = STRANGERS
 
     @cached_property
     def shape(self) -> Shape:
         """Of the feature matrix."""
-        return shape(self.features)
+        return shape(self.features, self.below)
 
     @cached_property
     def layout(self) -> Layout:
         """Of the parameters."""
-        return _layout(self.features, self.hand)
+        return _layout(self.features, self.below, self.hand)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -210,14 +235,18 @@ class Learned:
 
     def parts(self, queries: Queries, catalog: Catalog, model: Model, shown: Candidates) -> F32:
         """(names, c) what each feature, the hidden units and trending add, at least 0: above an unknown item."""
-        features = self._known(queries, shown)
-        if features is None:
-            features = matrix(self.shape, queries, catalog, model, shown)
         told, shape = (contexts(queries, model), buckets(queries)), self.shape
+        features, best = self._known(queries, shown)
+        if features is None:
+            features = matrix(shape, queries, catalog, model, shown)
+            best = best_of(shape, features, shown.owner, len(queries))
+        floors = np.repeat(shape.floors[:, None], len(queries), axis=1)  # (f - b, q)
+        floors = np.concatenate((floors, floors[shape.below] - best))
         parts = np.zeros((len(self.names), len(shown)), np.float32)
-        parts[:-1] = model.ranker.parts(self.layout, features, shown.owner, *told, shape.floors, shape.groups)
+        parts[:-1] = model.ranker.parts(self.layout, features, shown.owner, *told, floors, shape.groups)
         if model.ranker.check.mixes and self.trends:
-            share, trend = self._trending(queries, model, features - shape.floors[:, None], shown.owner)
+            above = features[: len(shape.floors)] - shape.floors[:, None]
+            share, trend = self._trending(queries, model, above, shown.owner)
             parts *= 1 - share
             parts[-1] = share * trend
         return np.maximum(parts, 0)
@@ -238,7 +267,8 @@ class Learned:
         ranked: _Ranked = queries.memo[_RANKED]  # type: ignore[assignment]
         rows, owner = strangers(queries, model, which, self.strangers)
         more = Candidates(rows, owner, np.zeros(len(rows), np.float32), ranked.candidates.trail)
-        others = matrix(self.shape, queries, catalog, model, more)
+        best = best_of(self.shape, ranked.features, ranked.candidates.owner, len(queries))
+        others = matrix(self.shape, queries, catalog, model, more, best)
         told, bucket = contexts(queries, model), buckets(queries)
         out = []
         for query in which:
@@ -257,13 +287,17 @@ class Learned:
         lines = np.array(self.trends)[check.best[bucket]]
         return check.share[bucket], features[lines, np.arange(len(owner))]
 
-    def _known(self, queries: Queries, shown: Candidates) -> F32 | None:
-        """The features of candidates that were ranked in this chunk; None if some were not."""
-        ranked = queries.memo.get(_RANKED)
+    def _known(self, queries: Queries, shown: Candidates) -> tuple[F32 | None, F32]:
+        """The features of candidates that were ranked in this chunk, and the best of their lists; None if some were
+        not."""
+        ranked, none = queries.memo.get(_RANKED), np.empty((0, 0), np.float32)
         if not isinstance(ranked, _Ranked) or len(ranked.features) != len(self.shape.columns):
-            return None
+            return None, none
         at = _find(ranked.start, ranked.candidates.rows, shown.owner, shown.rows)
-        return np.take(ranked.features, at, axis=1) if (at >= 0).all() else None  # C order, as kernels know it
+        if not (at >= 0).all():
+            return None, none
+        best = best_of(self.shape, ranked.features, ranked.candidates.owner, len(queries))
+        return np.take(ranked.features, at, axis=1), best  # C order, as kernels know it
 
 
 _RANKED = "ranked"
@@ -286,14 +320,32 @@ def strangers(queries: Queries, model: Model, which: Sequence[int], n: int) -> t
 
 
 @lru_cache(maxsize=32)
-def _layout(features: tuple[Feature, ...], hand: tuple[tuple[str, float], ...]) -> Layout:
-    return Layout.of(shape(features).columns, CONTEXTS, dict(hand))
+def _layout(features: tuple[Feature, ...], below: tuple[str, ...], hand: tuple[tuple[str, float], ...]) -> Layout:
+    return Layout.of(shape(features, below).columns, CONTEXTS, dict(hand))
 
 
 def _place(values: F32, at: int) -> float:
     """The rank of values[at] among `values`, from 1; equal ones share the middle of theirs."""
     mine = values[at]
     return 1 + float((values > mine).sum()) + (float((values == mine).sum()) - 1) / 2
+
+
+@njit(cache=True)
+def _greatest(features: F32, lines: I64, owner: Owner, best: F32) -> None:
+    for b in range(len(lines)):
+        for at in range(len(owner)):
+            first = at == 0 or owner[at] != owner[at - 1]
+            if first or features[lines[b], at] > best[b, owner[at]]:
+                best[b, owner[at]] = features[lines[b], at]
+
+
+@njit(cache=True)
+def _subtract(features: F32, lines: I64, owner: Owner, best: F32) -> None:
+    """Fill the last lines with how far those of `lines` are above `best`, at most 0 for the candidates of the list."""
+    begin = len(features) - len(lines)
+    for b in range(len(lines)):
+        for at in range(len(owner)):
+            features[begin + b, at] = features[lines[b], at] - best[b, owner[at]]
 
 
 @njit(cache=True)

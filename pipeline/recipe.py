@@ -105,6 +105,7 @@ RANKER = Learned(
         Rank("trending", "trend"),
     ),
     hand=(("sequence", 0.5), ("covisitation", 0.5), ("forward", 0.2), ("popularity", 0.1), ("trend_2", 0.2)),
+    below=("sequence", "covisitation", "vs_knn", "user_knn", "last", "trend_2"),
 )
 LEAN_SOURCES = tuple(source for source in SOURCES if source.name not in ("vs_knn", "user_knn", "content"))
 LEAN_RANKER = Learned(

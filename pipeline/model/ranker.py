@@ -186,12 +186,12 @@ class RankerModel:
     ) -> F32:
         """(1 + groups, c) what each group of columns (f,), and last the hidden units, adds to a score.
 
-        It is counted from the score of an item of which nothing is known: `floors` (f,). The sum of a column is the
+        It is counted from the score of an item of which nothing is known: `floors` (f, q). The sum of a column is the
         difference of the two scores.
         """
         out = np.zeros((2 + int(groups.max(initial=-1)), features.shape[1]), np.float32)
         if not self.earned:
-            _plain_parts(features, layout.hand, floors, groups, out)
+            _plain_parts(features, owner, layout.hand, floors, groups, out)
         else:
             own = self._arranged(layout)
             _parts(
@@ -372,10 +372,10 @@ def _plain(features: F32, hand: F32, scores: F32) -> None:
 
 
 @njit(cache=True)
-def _plain_parts(features: F32, hand: F32, floors: F32, groups: I64, out: F32) -> None:
+def _plain_parts(features: F32, owner: I64, hand: F32, floors: F32, groups: I64, out: F32) -> None:
     for i in range(len(features)):
         for j in range(features.shape[1]):
-            out[groups[i], j] += hand[i] * (features[i, j] - floors[i])
+            out[groups[i], j] += hand[i] * (features[i, j] - floors[i, owner[j]])
 
 
 @njit(cache=True)
@@ -443,7 +443,7 @@ def _parts(
         _context(contexts[owner[j]], context_scale, hidden, base)
         for i in range(f):
             inverse = np.float32(1) / scale[1, i]
-            z[i], floor[i] = _z(features[i, j], scale[0, i], inverse), _z(floors[i], scale[0, i], inverse)
+            z[i], floor[i] = _z(features[i, j], scale[0, i], inverse), _z(floors[i, owner[j]], scale[0, i], inverse)
             out[groups[i], j] += (linear[0, i] + linear[line, i]) * (z[i] - floor[i])
         for h in range(HIDDEN):
             unit, nothing = base[h], base[h]

@@ -14,7 +14,7 @@ from pipeline.context import CONTEXTS, buckets, contexts
 from pipeline.features.rank import Rank
 from pipeline.model.trends import HALF_LIVES_MS
 from pipeline.queries import Queries
-from pipeline.ranking import matrix, shape, strangers
+from pipeline.ranking import Learned, matrix, shape, strangers
 from pipeline.recipe import RANKER, home
 from pipeline.retrieval import gather
 from pipeline.types import F32, hash_id
@@ -190,6 +190,45 @@ def test_features_have_distinct_columns() -> None:
     names = [column for feature in RANKER.features for column in feature.columns]
     assert len(set(names)) == len(names)
     assert {feature.name for feature in RANKER.features} <= set(RANKER.names)
+
+
+class TestBelowTheBest:
+    """How far columns are below the best of the list."""
+
+    BELOW = ("trend_2", "popularity")
+
+    @some_worlds
+    @given(here=worlds)
+    def test_is_the_distance_from_the_greatest_of_the_owner(self, here: World) -> None:
+        whole, candidates = shape((BY_NAME["popularity"], BY_NAME["trend"]), self.BELOW), everything(here)
+        values = matrix(whole, here.ask(), here.catalog, here.model, candidates)
+        assert whole.columns[-2:] == ("trend_2_below_best", "popularity_below_best")
+        assert whole.groups[-2:].tolist() == [whole.names.index("trend"), whole.names.index("popularity")]
+        for name, below in zip(self.BELOW, values[-2:], strict=True):
+            plain = values[whole.columns.index(name)]
+            for query in range(len(here.users)):
+                mine = candidates.owner == query
+                np.testing.assert_allclose(below[mine], plain[mine] - max(plain[mine].tolist()), atol=1e-6)
+
+    def test_of_items_outside_the_list_is_the_distance_from_the_lists_best(self) -> None:
+        here = world(9, 60, 6)
+        ranker = Learned((BY_NAME["popularity"],), (("popularity", 1.0),), below=("popularity",))
+        asked, n = here.ask(), len(here.catalog)
+        best = int(np.argmax(here.model.trends.count[:n]))
+        rows = np.tile(np.delete(np.arange(n), best)[:9], 6)  # lists without the most popular item of all
+        found = Candidates(rows, np.repeat(np.arange(6), 9), np.zeros(54, np.float32), everything(here).trail)
+        ranker(asked, here.catalog, here.model, found)
+        served = ranker.served(asked, here.catalog, here.model, range(6))
+        assert any(best in one.rows[9:] for one in served)
+        for one in served:
+            np.testing.assert_allclose(one.features[1], one.features[0] - one.features[0, :9].max(), atol=1e-6)
+
+    def test_nobody_asks_and_nothing_is_found(self) -> None:
+        here = world(1, 5, 1)
+        none = np.empty(0, np.int64)
+        nothing = Candidates(none, none, none.astype(np.float32), everything(here).trail)
+        whole = shape((BY_NAME["popularity"],), ("popularity",))
+        assert matrix(whole, here.ask(), here.catalog, here.model, nothing).shape == (2, 0)
 
 
 class TestStrangers:

@@ -269,12 +269,13 @@ def test_parts_add_up_to_the_distance_from_an_unknown_item(updates: int) -> None
     warm(ranker)
     for at in range(updates):
         ranker.learn(LAYOUT, choice(at), Training(hidden_rate=0.05))
-    one, floors, groups = choice(3), np.array([-2, 1, 0, 0.5], np.float32), np.array([0, 1, 1, 2])
+    one, groups = choice(3), np.array([0, 1, 1, 2])
+    floors = np.array([[-2], [1], [0], [0.5]], np.float32)
     n = one.features.shape[1]
     told, bucket = one.context[None], np.array([one.bucket])
     parts = ranker.parts(LAYOUT, one.features, np.zeros(n, np.int64), told, bucket, floors, groups)
     assert parts.shape == (4, n)
-    unknown = ranker.score(LAYOUT, floors[:, None], np.array([0, 1]), told, bucket)
+    unknown = ranker.score(LAYOUT, floors, np.array([0, 1]), told, bucket)
     np.testing.assert_allclose(parts.sum(axis=0), scores_of(ranker, one) - unknown, rtol=1e-4, atol=1e-4)
     assert (parts[3] != 0).any() == (updates > 0)
 
