@@ -325,6 +325,24 @@ def test_a_rebuilding_that_is_broken_off_is_begun_again(make_settings: MakeSetti
     with_driven(settings, body)
 
 
+def test_the_forget_of_a_stranger_that_was_not_announced_is_told(make_settings: MakeSettings) -> None:
+    """`states` has never heard of them: only the log says whose marker it is."""
+    settings = make_settings(**SMALL)
+
+    async def body(lab: Run) -> None:
+        user = next(u for u in map("stranger-{}".format, range(100)) if b"{0}" in key_of(settings, u))
+        await forget_unannounced(lab, user)
+        await rebuilt(settings)
+        async with hosted(settings, ["embedding"]) as process:
+            await asyncio.wait_for(process.ready(), 60)
+            await lab.drained()
+        (await lab.verdict()).assert_equal()
+        assert marker_key(settings, user) in kept(settings, "x")
+        assert wrong(await checked(settings)) == set()
+
+    with_driven(settings, body)
+
+
 @pytest.mark.parametrize("retained", [True, False], ids=["in the log", "cut from it"])
 def test_a_forget_that_was_not_announced_is_not_undone(make_settings: MakeSettings, retained: bool) -> None:
     """A worker died between storing and announcing it: `states` still has the state from before."""

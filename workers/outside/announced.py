@@ -39,6 +39,7 @@ class Announcements:
     forgotten: dict[str, Announced] = field(default_factory=dict)  # the newest forget, also of who is back since
     base: dict[str, Announced] = field(default_factory=dict)  # what the log from `first` on has to be replayed upon
     first: int = 0  # the cut, or the first event below it that came in one state with events above it
+    unheard: set[str] = field(default_factory=set)  # of whom the log has a forget, and `states` nothing
     unreadable: list[str] = field(default_factory=list)  # place and reason
 
 

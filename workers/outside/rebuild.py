@@ -116,6 +116,8 @@ class _Rebuild:
         said = await announcements(self._reader, of, partition, states)
         async for user, forget in forgets(self._reader, of, partition, events):
             state, known = said.newest.get(user), said.forgotten.get(user)
+            if state is None:
+                said.unheard.add(user)
             if state is None or not state.blob or forget.offset > state.offset:
                 continue  # the null says it, or a worker will meet the forget itself
             if known is None or forget.offset >= known.offset:
@@ -125,16 +127,16 @@ class _Rebuild:
 
     async def _forget_unannounced(self, kept: _Kept, partition: int, said: Announcements, begin: int) -> set[str]:
         """Deal with forgets that the store has taken and `states` never heard of: a state from before must not come
-        back behind their markers. Where the retained log has the forget, the marker goes and the log does it again;
-        where not, the marker stays, and the user is one of those returned, of whom nothing else is kept."""
+        back behind their markers, and they must be told. Where the retained log has the forget, the marker goes and
+        the log does it again; where not, the marker stays, and the user is one of those returned, of whom nothing
+        else is kept."""
         store, gone = self._store, set()
-        users = sorted(user for user, one in said.newest.items() if one.blob)
+        users = sorted(said.newest.keys() | said.unheard)
         for at in range(0, len(users), _WRITTEN):
             chunk = users[at : at + _WRITTEN]
             for user, read in zip(chunk, await store.read_users(partition, chunk), strict=True):
                 version = read_marker(read.marker).version if read.marker else 0
-                known = said.forgotten.get(user)
-                if version <= max(said.newest[user].offset + 1, forget_version(known) if known else 0):
+                if version <= max((forget_version(one) for one in _said_of(said, user)), default=0):
                     continue
                 if version > begin:
                     kept.writes.append(Write(store.marker_key(partition, user), 1, b""))
@@ -284,6 +286,11 @@ class _Rebuild:
             ]
             await self._rebuilding.write(partition, writes)
         return len(gone)
+
+
+def _said_of(said: Announcements, user: str) -> list[Announced]:
+    """The newest record of a user, and the newest forget: a marker of no later version is known."""
+    return [known[user] for known in (said.newest, said.forgotten) if user in known]
 
 
 def _all(said: Announcements) -> Iterator[tuple[str, Announced]]:
