@@ -12,6 +12,7 @@ import pytest
 from pipeline.model import Model
 from pipeline.types import hash_id
 from tests.conftest import MakeSettings
+from tests.faults.configs import cut
 from tests.pipelines import FAST, Pipeline, pipeline, read
 from tests.waiting import eventually
 from workers import kafka
@@ -251,6 +252,58 @@ def test_a_higher_epoch_deposes_the_writer_and_not_the_process(settings: Setting
 
             await eventually(took_over)
             assert not pipe.process.failed.done()
+
+    asyncio.run(body())
+
+
+# ---------------------------------------------------------------- a model that is gone
+
+
+async def rebuilt(settings: Settings) -> Model:
+    """The model as a replica that is started now finds it."""
+    replica = ItemReplica(settings, catalog=False)
+    replica.on_model(await read(settings, "model"))
+    return replica.model
+
+
+def test_a_model_that_is_cut_under_its_writer_is_written_whole_again(make_settings: MakeSettings) -> None:
+    """It is all in memory still, also what does not change any more; the writer's own record and a checkpoint too."""
+    settings = make_settings(**FAST, model_checkpoint_s=0.5)
+
+    async def body() -> None:
+        async with pipeline(settings, ["embedding"]) as pipe, training(settings, "one") as writer:
+            await crowd(pipe)
+            await learned(writer, EVENTS)
+            await published(settings, CHECKPOINT, *(b"v:%b" % item.encode() for item in ITEMS))
+            await cut(settings, "model")
+            assert await keys(settings) in ([], [CHECKPOINT])
+            await until(lambda: writer.core.counts["published_again"] == 1)
+            await published(settings, WRITER, CHECKPOINT)
+
+            async def whole() -> bool:
+                return records_of(await rebuilt(settings)) == records_of(writer.core.model)
+
+            await eventually(whole)
+            assert writer.terms == 1
+
+    asyncio.run(body())
+
+
+def test_a_model_that_is_cut_without_a_writer_is_learned_anew(settings: Settings) -> None:
+    """From `states`; and replicas that remember the epochs that are gone follow the new writer."""
+
+    async def body() -> None:
+        replica = ItemReplica(settings, catalog=False)
+        async with pipeline(settings, ["embedding"]) as pipe, following(replica.parts[0]):
+            async with training(settings, "one") as first:
+                await crowd(pipe)
+                await learned(first, EVENTS)
+            await until(lambda: set(records_of(replica.model)) == set(ITEMS))
+            await cut(settings, "model")
+            async with training(settings, "two") as second:
+                await learned(second, EVENTS)
+                await until(lambda: replica.model.epoch == second.core.model.epoch > first.core.model.epoch)
+                await until(lambda: records_of(replica.model) == records_of(second.core.model))
 
     asyncio.run(body())
 
