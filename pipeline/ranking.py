@@ -331,21 +331,38 @@ def _place(values: F32, at: int) -> float:
 
 
 @njit(cache=True)
+def _end(owner: Owner, first: int) -> int:
+    """Where the part of owner[first] ends."""
+    end = first + 1
+    while end < len(owner) and owner[end] == owner[first]:
+        end += 1
+    return end
+
+
+@njit(cache=True, fastmath={"nnan", "nsz", "reassoc"})  # features are finite: a maximum of them is vectorised
 def _greatest(features: F32, lines: I64, owner: Owner, best: F32) -> None:
-    for b in range(len(lines)):
-        for at in range(len(owner)):
-            first = at == 0 or owner[at] != owner[at - 1]
-            if first or features[lines[b], at] > best[b, owner[at]]:
-                best[b, owner[at]] = features[lines[b], at]
+    first = 0
+    while first < len(owner):
+        end = _end(owner, first)
+        for b in range(len(lines)):
+            top = features[lines[b], first]
+            for at in range(first, end):
+                top = max(top, features[lines[b], at])
+            best[b, owner[first]] = top
+        first = end
 
 
 @njit(cache=True)
 def _subtract(features: F32, lines: I64, owner: Owner, best: F32) -> None:
     """Fill the last lines with how far those of `lines` are above `best`, at most 0 for the candidates of the list."""
-    begin = len(features) - len(lines)
-    for b in range(len(lines)):
-        for at in range(len(owner)):
-            features[begin + b, at] = features[lines[b], at] - best[b, owner[at]]
+    begin, first = len(features) - len(lines), 0
+    while first < len(owner):
+        end = _end(owner, first)
+        for b in range(len(lines)):
+            top = best[b, owner[first]]
+            for at in range(first, end):
+                features[begin + b, at] = features[lines[b], at] - top
+        first = end
 
 
 @njit(cache=True)
