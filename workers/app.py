@@ -79,12 +79,14 @@ class Host:
         self._app.agent(channel, name=f"{topic}-agent", concurrency=1)(consume)
 
     async def start(self) -> None:
-        """Start every part. Raises what one of them died of meanwhile: Faust would wait for ever for its consumer."""
-        if not self._app.producer_only:
-            self._watching = asyncio.create_task(self._watch_agent())
+        """Start every part. Raises GroupRefused, for Faust would wait for ever for its consumer."""
+        if self._app.producer_only:
+            await self._app.start()
+            return
+        self._watching = asyncio.create_task(self._watch_agent())
         starting: asyncio.Future[None] = asyncio.ensure_future(self._app.start())
         try:
-            await asyncio.wait([starting, self.failed], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([starting, self._watching], return_when=asyncio.FIRST_COMPLETED)
             (starting if starting.done() else self.failed).result()
         finally:
             starting.cancel()
