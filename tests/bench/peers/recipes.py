@@ -48,29 +48,30 @@ ENTRIES = (
     Entry(
         "implicit",
         "ALS, refits and fold-in",
-        grid(factors=(64,), regularization=(1.0, 10.0, 30.0, 100.0), alpha=(1.0, 10.0), decay=(1.0, 0.9, 0.7)),
+        grid(factors=(32, 64), regularization=(10.0, 30.0, 100.0), alpha=(3.0, 10.0, 40.0), decay=(0.9, 0.7, 0.5))
+        + grid(factors=(64,), regularization=(3.0, 10.0, 30.0), alpha=(100.0, 300.0), decay=(0.7, 0.5, 0.3)),
         "with_implicit:als",
     ),
     Entry(
         "implicit",
         "item neighbours, refits",
-        grid(kind=("cosine", "tfidf", "bm25"), k=(100, 300), decay=(1.0, 0.9, 0.7)),
+        grid(kind=("cosine", "tfidf", "bm25"), k=(50, 100, 300, 1000), decay=(1.0, 0.9, 0.7, 0.5)),
         "with_implicit:neighbours",
     ),
-    Entry("river", "Baseline", grid(rate=(0.01, 0.05), negatives=(1, 5), loss=("log",)), "with_river:baseline"),
+    Entry("river", "Baseline", grid(rate=(0.01, 0.05, 0.2), negatives=(1, 5), loss=("log",)), "with_river:baseline"),
     Entry(
         "river",
         "FunkMF",
-        grid(factors=(64,), rate=(0.05, 0.1, 0.2, 0.3), l2=(0.0, 0.01), negatives=(3, 10)),
+        grid(factors=(64,), rate=(0.05, 0.1, 0.2, 0.4), l2=(0.0, 0.01), negatives=(1, 3, 10, 20)),
         "with_river:funk",
     ),
     Entry(
         "river",
         "BiasedMF",
-        grid(factors=(64,), rate=(0.1, 0.2, 0.4, 0.8), l2=(0.0, 0.01), negatives=(3, 10), loss=("log",)),
+        grid(factors=(64,), rate=(0.1, 0.2, 0.4), l2=(0.0, 0.01), negatives=(5, 10, 20, 40), loss=("log",)),
         "with_river:biased",
     ),
     Entry("flurs", "MF", grid(k=(40, 100), rate=(0.03, 0.1, 0.2), l2=(0.01, 0.1, 0.2)), "with_flurs:mf"),
-    Entry("flurs", "BPR-MF", grid(k=(40,), rate=(0.03, 0.1, 0.3), l2=(0.0, 0.01), updates=(1, 10)), "with_flurs:bpr"),
+    Entry("flurs", "BPR-MF", grid(k=(40,), rate=(0.03, 0.1), l2=(0.0, 0.01), updates=(10, 20)), "with_flurs:bpr"),
     Entry("flurs", "FM", grid(k=(40,), rate=(0.004, 0.02), l2_w=(0.01, 8.0), l2_v=(0.01, 16.0)), "with_flurs:fm"),
 )
