@@ -73,8 +73,8 @@ def _one(task: Task, asked: argparse.Namespace, chosen: tuple[Entry, ...]) -> di
         _say(f"left out: {error}")
         return None
     _say(f"{task}: {len(stream):,} events")
-    deeds = deeds_of(stream)
     ours = headrace(stream, task.repeats, asked.seed)
+    deeds = deeds_of(stream, ours.event)
     contest = Contest(deeds, ours, task.repeats, asked.seed, _say, asked.minutes * 60)
     lines = []
     queries = int((deeds.history >= 1).sum())

@@ -73,13 +73,13 @@ def headrace(stream: Stream, repeats: bool, seed: int) -> Outcomes:
 
 class Contest:
     """All methods over the same events, of which `ours` tells what became with Headrace. A pass of a peer may take
-    `limit_s` of CPU, then it is stopped. Raises ValueError for a stream that the workers' rules drop events of."""
+    `limit_s` of CPU, then it is stopped. Raises ValueError for other events than Headrace was asked before."""
 
     def __init__(
         self, deeds: Deeds, ours: Outcomes, repeats: bool, seed: int, say: Say, limit_s: float = np.inf
     ) -> None:
-        if not np.array_equal(ours.event, deeds.event):
-            raise ValueError("peers: expected a stream that every event of it is applied of; some were not")
+        if not np.array_equal(ours.event, deeds.event) or not np.array_equal(ours.history >= 1, deeds.history >= 1):
+            raise ValueError("peers: expected a stream whose every event was applied and nobody forgets; found another")
         self._deeds, self._ours, self._repeats = deeds, ours, repeats
         self._seed, self._say, self._limit_s = seed, say, limit_s
 

@@ -24,10 +24,13 @@ class Deeds:
         return len(self.user)
 
 
-def deeds_of(stream: Stream) -> Deeds:
-    """What is predicted and learned of `stream`. Its users must neither forget nor send an event twice: these rules of
-    the workers are not part of the comparison, and the contest refuses streams on which they matter."""
-    event = np.flatnonzero((stream.effect & POSITIVE != 0) & (stream.item != 0))
+def deeds_of(stream: Stream, applied: I64 | None = None) -> Deeds:
+    """What is predicted and learned of `stream`: its positive events, or of these those at places `applied` (m,).
+
+    Events that were sent twice are so left out for everyone. Users must not forget: that rule of the workers is not
+    part of the comparison, and the contest refuses streams on which it matters.
+    """
+    event = np.flatnonzero((stream.effect & POSITIVE != 0) & (stream.item != 0)) if applied is None else applied
     user, item = by_appearance(stream.user[event]), by_appearance(stream.item[event])
     return Deeds(event, user, item, earlier(user))
 

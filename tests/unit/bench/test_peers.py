@@ -188,8 +188,16 @@ def test_what_is_not_installed_has_no_line() -> None:
 def test_a_stream_on_which_rules_of_the_workers_matter_is_refused() -> None:
     deeds = deeds_of(stream(clicks("1a 1b 1c")))
     applied = ours(deeds_of(stream(clicks("1a 1b"))), np.ones(2), np.ones(2))  # the third was sent twice, say
-    with pytest.raises(ValueError, match="every event of it is applied"):
+    with pytest.raises(ValueError, match="whose every event was applied"):
         Contest(deeds, applied, repeats=False, seed=1, say=lambda _: None)
+
+
+def test_what_was_sent_twice_is_left_out_for_everyone() -> None:
+    whole = stream(clicks("1a 1b 1b 1c"))
+    deeds = deeds_of(whole, np.array([0, 1, 3]))
+    assert deeds.event.tolist() == [0, 1, 3]
+    assert deeds.item.tolist() == [0, 1, 2]
+    assert deeds.history.tolist() == [0, 1, 2]
 
 
 def test_entries_name_functions_that_are_there() -> None:
