@@ -10,6 +10,7 @@ import ast
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -29,13 +30,23 @@ def expectation(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
 
 
-class Skips:
-    """A pytest plugin: counts the tests that were skipped."""
+class Watcher:
+    """A pytest plugin: counts the tests that were skipped, and starts none after SIGTERM."""
 
-    count = 0
+    skipped = 0
+    session: pytest.Session | None = None
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self.session = session
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.count += report.skipped
+        self.skipped += report.skipped
+
+    def end(self, number: int, frame: FrameType | None) -> None:
+        """Whoever ends a run ends its servers and workers too. Where the interrupt is raised, it may be swallowed."""
+        if self.session is not None:
+            self.session.shouldstop = "SIGTERM"
+        signal.default_int_handler(number, frame)
 
 
 def main(arguments: list[str]) -> int:
@@ -75,11 +86,11 @@ def _run(arguments: list[str]) -> int:
     if not backing.real_broker():
         print("dev: faults need a real broker: Java 17 and Maven, or Docker, or TEST_BROKER=host:port", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends a run ends its servers and workers too
-    skips = Skips()
-    code = int(pytest.main(arguments, plugins=[skips]))
-    if code == 0 and skips.count:
-        print(f"dev: {skips.count} skipped, see above: nothing is proved of them", file=sys.stderr)
+    watcher = Watcher()
+    signal.signal(signal.SIGTERM, watcher.end)
+    code = int(pytest.main(arguments, plugins=[watcher]))
+    if code == 0 and watcher.skipped:
+        print(f"dev: {watcher.skipped} skipped, see above: nothing is proved of them", file=sys.stderr)
         return 1
     return code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,17 @@ def test_whose_fault_did_nothing(fault):
 def test_that_draws(fault):
     assert fault.seed == 7
     raise AssertionError("equal they are not")
+"""
+
+ENDED = """
+import contextlib, os, signal
+
+def test_that_swallows_it():
+    with contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def test_that_must_not_begin():
+    raise AssertionError
 """
 
 
@@ -94,8 +106,21 @@ def test_the_offset_check_is_still_where_the_mutation_takes_it_from() -> None:
     assert b"GAP', next} end" not in library_without_offset_check()
 
 
-def session(arguments: list[str], plugins: list[command.Skips]) -> int:
+def session(arguments: list[str], plugins: list[command.Watcher]) -> int:
     """A session of pytest in which all passes, or one test is skipped."""
     report = pytest.TestReport("x", ("x", 0, "x"), {}, "skipped" if "skips" in arguments else "passed", None, "call")
     plugins[0].pytest_runtest_logreport(report)
     return 0
+
+
+def test_nothing_is_begun_after_sigterm(tmp_path: Path) -> None:
+    """Also when the interrupt was swallowed where it was raised."""
+    (tmp_path / "test_98_session.py").write_text(ENDED)
+    run = "import sys; from tests.faults.__main__ import _run; sys.exit(_run(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", run, "-c", "/dev/null", "--rootdir", str(tmp_path), str(tmp_path)],
+        cwd=ROOT, env={**os.environ, "TEST_BROKER": "none"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == pytest.ExitCode.INTERRUPTED, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+    assert "SIGTERM" in done.stdout
