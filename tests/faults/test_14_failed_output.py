@@ -1,19 +1,23 @@
-"""The broker refuses outputs: they are too large for the topic.
+"""The broker does not take outputs: they are too large for the topic, or it does not answer.
 
-Nothing is acknowledged without its output: the worker ends with `sent` behind `next`, its successor announces
+Nothing is acknowledged without its output: the worker ends or waits with `sent` behind `next`, its successor announces
 what was stored, feeds are made again, and in the end everyone's last version is announced and answered.
 """
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from tests.conftest import MakeSettings
+from tests.backing import Backing
+from tests.conftest import MakeSettings, settings_maker
 from tests.faults.account import Fault
 from tests.faults.configs import configured
 from tests.faults.feeds import answered
-from tests.faults.processes import Worker
-from tests.faults.run import FAST, Run
+from tests.faults.nodes import Nodes, broker_nodes
+from tests.faults.processes import Stopwatch, Worker
+from tests.faults.run import FAST, SLOW, Run
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -55,6 +59,40 @@ def test_announcements_too_large_for_the_topic(fault: Fault, make_settings: Make
         assert worker.runs
 
     fault.prove(make_settings(**FAST), proof)
+
+
+def test_announcements_not_taken_in_time(fault: Fault, store_url: str) -> None:
+    """The broker stands still between a batch's apply and its acknowledgement. For a while: the same worker waits and
+    goes on. For longer than it waits for an acknowledgement: it ends, and its successor announces again."""
+    events = fault.amount("events", short=1_000, long=20_000)
+    ends = fault.amount("workers ended", short=0, long=1)
+
+    async def proof(run: Run, nodes: Nodes) -> None:
+        worker = run.spawn(**SLOW)
+        await run.drive(events)
+        await run.owning_with_lag(worker)
+        await asyncio.to_thread(nodes.freeze, 1)
+        fault.bit("frozen", 1)
+
+        async def waits() -> int:
+            return await unannounced(run)
+
+        fault.bit("stored, not announced", await eventually(waits, 30))
+        if ends:
+            await ended(worker)
+        await asyncio.to_thread(nodes.thaw, 1)
+        watch = Stopwatch()
+        if ends:
+            worker = run.spawn()
+        verdict = await fault.settled(run)
+        fault.recovered(watch.seconds())
+        fault.saw("announced again", verdict.announced_again)
+        assert worker.runs
+
+    with broker_nodes(1) as nodes:
+        backing = Backing(nodes.bootstrap, "one node", real=True, flags={"kafka_bootstrap": nodes.bootstrap})
+        with settings_maker(backing, store_url) as make:
+            fault.prove(make(**FAST), lambda run: proof(run, nodes))
 
 
 def test_feeds_too_large_for_the_topic(fault: Fault, make_settings: MakeSettings) -> None:
