@@ -12,8 +12,9 @@ import gc
 import os
 import signal
 import socket
+import threading
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +137,9 @@ class Process:
         """Load or compile kernels now: nobody waits for us yet, and there is no heartbeat to miss."""
         if not kernels.compiled():
             log.warning("compiling kernels, once for this version on this machine: about half a minute")
-        for warm in self._warm:
-            warm()
+        with _ends_at_once():
+            for warm in self._warm:
+                warm()
 
     # ---------------------------------------------------------------- what each role consists of
     async def _build(self) -> None:
@@ -251,6 +253,21 @@ class Process:
         producer = await Producer(self.settings).start()
         self._resources.push_async_callback(producer.stop)
         return producer
+
+
+@contextlib.contextmanager
+def _ends_at_once() -> Iterator[None]:
+    """While kernels are compiled the loop stands still, and with it what the loop makes of a SIGTERM: the process ends
+    here and now. Nothing is claimed yet."""
+    handled = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(handled):
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handled)
 
 
 async def _wait_for_functions(store: Store) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import MakeSettings
 from tests.waiting import eventually, run
 
 pytestmark = [pytest.mark.redis]
@@ -70,6 +71,25 @@ def test_it_ends_when_told_to_while_it_waits(
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         assert time.monotonic() - begun < 15
+
+
+@pytest.mark.kafka
+def test_it_ends_when_told_to_while_it_compiles(
+    make_settings: MakeSettings, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop stands still then, for half a minute and more."""
+    settings, log = make_settings(), tmp_path / "log"
+    where = {"kafka_bootstrap": settings.kafka.bootstrap, "store_url": settings.store.url}
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    with worker(root, log, prefix=settings.prefix, kafka_partitions="4", **where) as process:
+
+        async def compiles() -> bool:
+            return "compiling kernels" in log.read_text()
+
+        run(eventually(compiles, 60))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert "running" not in log.read_text()
 
 
 def _install(store_url: str, prefix: str, root: Path) -> None:
