@@ -54,6 +54,8 @@ SEED = pytest.StashKey[int]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-real", action="store_true", help="fail unless tests met a real Kafka and a real store")
     parser.addoption("--long", action="store_true", help="the long form of what has one: faults, fuzzing")
+    parser.addoption("--minutes", type=float, help="how long the soak lasts, instead of what its form says")
+    parser.addoption("--rate", type=float, help="events a second of the soak, instead of 70 % of what workers carry")
     parser.addoption("--seed", type=int, help="of what is drawn anew in every session: the one that a session printed")
 
 

@@ -1,0 +1,211 @@
+"""Load for a long time, and again and again a fault drawn by chance.
+
+After each fault the lag returns to what the load makes; at the end it is 0, users are equal byte for byte, everyone
+has the feed that is due. Workers that nobody kills hold no more memory and no more descriptors than after a third of
+the time: the slope is not certainly above 8 MB an hour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import numpy as np
+import pytest
+
+from tests.backing import url_of
+from tests.conftest import MakeSettings
+from tests.faults.account import Fault
+from tests.faults.feeds import answered
+from tests.faults.flatness import Record, slope
+from tests.faults.processes import Stopwatch
+from tests.faults.run import FAST, SESSION_S, Run
+from tests.waiting import eventually
+from workers import kafka
+from workers.embedded import Server
+
+pytestmark = pytest.mark.slow
+
+FLAT = 8e6  # bytes an hour
+LEAKED = 8  # descriptors more at the end than after the warm-up: connections come and go
+LOAD = 0.7  # of what the workers carry
+TRIAL = 20_000  # events of which it is measured what they carry
+TURN_S = 0.2  # events are written so often
+SAMPLE_S = 0.5
+START_S = 300.0  # that workers may take to start, all at once, on a busy machine
+
+
+class Soak:
+    """A pipeline under load: workers that are left alone and watched, and others that faults are for."""
+
+    def __init__(self, fault: Fault, run: Run, store: Server) -> None:
+        self.fault, self.run, self.store = fault, run, store
+        self.rng = np.random.default_rng(fault.seed)
+        self.rate = 0.0  # events a second
+        self.watch = Stopwatch()
+        roles = ["embedding", "retrieval"] + ["trainer"] * fault.long
+        self.records = [Record(run.spawn(role)) for role in roles]
+        self.victims = {role: run.spawn(role) for role in ("embedding", "retrieval")}
+
+    # ---------------------------------------------------------------- load
+    async def measure(self) -> float:
+        """Events a second that the embedding workers carry, with everything else running beside them."""
+        await self.run.drive(TRIAL)
+        return TRIAL / await self.run.drained(300)
+
+    @contextlib.asynccontextmanager
+    async def load(self) -> AsyncIterator[None]:
+        """Write `rate` events a second, and take samples of every worker that is watched."""
+        ended = asyncio.Event()
+        tasks = [asyncio.create_task(self._write(ended)), asyncio.create_task(self._sample(ended))]
+        try:
+            yield
+        finally:
+            ended.set()
+            await asyncio.gather(*tasks)
+
+    async def _write(self, ended: asyncio.Event) -> None:
+        watch, written = Stopwatch(), 0
+        while not ended.is_set():
+            due = int(watch.seconds() * self.rate) - written
+            if due > 0:
+                await self.run.drive(due)
+                written += due
+            await asyncio.sleep(TURN_S)
+
+    async def _sample(self, ended: asyncio.Event) -> None:
+        while not ended.is_set():
+            for record in self.records:
+                record.sample(self.watch.seconds())
+            await asyncio.sleep(SAMPLE_S)
+
+    # ---------------------------------------------------------------- faults
+    async def worker_killed(self) -> None:
+        """kill -9; another one comes."""
+        role = await self._victim()
+        self.victims[role].kill()
+        self.victims[role] = self.run.spawn(role)
+
+    async def worker_rolled(self) -> None:
+        """SIGTERM; another one comes when it is gone."""
+        role = await self._victim()
+        assert await self.victims[role].stopped() == 0
+        self.victims[role] = self.run.spawn(role)
+
+    async def worker_frozen(self) -> None:
+        """It stands still until the group has given it up."""
+        victim = self.victims[await self._victim()]
+        victim.freeze()
+        await asyncio.sleep(1.5 * SESSION_S)  # how long it is frozen is the fault
+        victim.thaw()
+
+    async def store_killed(self) -> None:
+        """kill -9 Redis; it comes back with what its file has."""
+        self.store.kill()
+        self.store.start()
+
+    async def store_frozen(self) -> None:
+        """Redis stands still for longer than a call waits."""
+        os.kill(self.store.pid, signal.SIGSTOP)
+        await asyncio.sleep(8)  # how long it is frozen is the fault
+        os.kill(self.store.pid, signal.SIGCONT)
+
+    async def _victim(self) -> str:
+        """The role of one of them, drawn; it has started by now, so that the fault meets work."""
+        role = str(self.rng.choice(sorted(self.victims)))
+
+        async def runs() -> bool:
+            return self.victims[role].logged('"running"') > 0
+
+        await eventually(runs, START_S)
+        return role
+
+    async def one_fault(self) -> None:
+        """Draw a fault, let it happen, wait until the workers keep up again."""
+        kinds: list[Callable[[], Awaitable[None]]] = [
+            self.worker_killed, self.worker_rolled, self.worker_frozen, self.store_killed, self.store_frozen,
+        ]  # fmt: skip
+        kind = kinds[self.rng.integers(len(kinds))]
+        await kind()
+        self.fault.bit(kind.__name__.replace("_", " "), 1)
+        recovery = Stopwatch()
+        await self.keeps_up()
+        self.fault.recovered(recovery.seconds())
+
+    # ---------------------------------------------------------------- looking
+    async def keeps_up(self) -> None:
+        """Wait until every partition moves and less than two seconds of load wait."""
+        await self.run.all_moving()
+
+        async def little_lag() -> bool:
+            ends, positions = await self.run.log_ends(), await self.run.positions()
+            return sum(end - positions[p].next for p, end in ends.items()) < 2 * max(self.rate, 100)
+
+        await eventually(little_lag, 120)
+
+    async def without_lag(self) -> None:
+        """Wait until both lanes have everything behind them."""
+        await self.run.drained(120)
+        settings = self.run.settings
+        ends = await self.run.log_ends("states")
+
+        async def committed() -> bool:
+            found = await kafka.commits(settings, settings.topic("retrieval"), settings.topic("states"), ends)
+            return all(found.get(p, 0) >= end for p, end in ends.items() if end)
+
+        await eventually(committed, 120)
+
+    def assert_flat(self) -> None:
+        """No worker that was left alone holds more and more."""
+        for record in self.records:
+            role = record.worker.log.stem.split("-")[0]
+            assert record.worker.runs
+            memory = slope(record.times_s, record.resident)
+            third = len(record.descriptors) // 3
+            more = np.mean(record.descriptors[-third:]) - np.mean(record.descriptors[third : 2 * third])
+            self.fault.saw(f"MB of {role}", round(record.resident[-1] / 1e6))
+            self.fault.saw(f"MB an hour of {role}", round(memory.an_hour / 1e6, 1))
+            self.fault.saw(f"+- of {role}", round(2 * memory.error / 1e6, 1))
+            self.fault.saw(f"descriptors of {role}", record.descriptors[-1])
+            if self.fault.long:  # in a minute caches still fill
+                assert not memory.grows(FLAT), f"{role}: {memory}"
+            assert more <= LEAKED, f"{role}: {more:.1f} descriptors more"
+
+
+@pytest.mark.timeout(2 * 3600)
+@pytest.mark.parametrize("own_store", ["redis"], indirect=True)
+def test_soak(fault: Fault, make_settings: MakeSettings, own_store: Server, pytestconfig: pytest.Config) -> None:
+    minutes = pytestconfig.option.minutes or fault.amount("minutes", short=0.75, long=60.0)
+    every_s = fault.amount("s a fault", short=10, long=180)
+
+    async def proof(run: Run) -> None:
+        run.driver.passing = 0.0  # new users fill caches up to their bound: that is no leak, and no flat line either
+        soak = Soak(fault, run, own_store)
+        await run.drive(100)
+        await run.drained(START_S)
+        soak.rate = pytestconfig.option.rate or (LOAD * await soak.measure() if fault.long else 200.0)
+        fault.saw("events/s", round(soak.rate))
+        fault.saw("minutes", minutes)
+        soak.watch = Stopwatch()
+        async with soak.load():
+            await soak.keeps_up()
+            while soak.watch.seconds() < 60 * minutes:
+                begun = Stopwatch()
+                await soak.one_fault()
+                assert all(victim.runs for victim in soak.victims.values())
+                await asyncio.sleep(max(0.0, every_s - begun.seconds()))  # the pace of faults
+        await soak.without_lag()
+        soak.assert_flat()
+        if not fault.long:
+            await fault.settled(run)  # a frozen model: embeddings are compared too
+        else:
+            verdict = await run.verdict()
+            verdict.wrong_embeddings.clear()  # the trainer moves them
+            verdict.assert_equal()
+            fault.saw("events", verdict.events)
+        fault.saw("users answered", await answered(run, 120))
+
+    fault.prove(make_settings(**FAST, store_url=url_of(own_store)), proof)
