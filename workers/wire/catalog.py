@@ -16,7 +16,7 @@ from pipeline.catalog import Entry
 from pipeline.content.item import Content, Fact, Given
 from pipeline.types import F32, hash_id
 from workers.wire.errors import UnreadableError, decode
-from workers.wire.item import ItemData, Value, Vector, item_time
+from workers.wire.item import ItemData, Value, Vector, check_vector, item_time
 from workers.wire.numbers import INT64, UINT64
 
 
@@ -132,8 +132,11 @@ def encode_catalog(record: CatalogItem | Gravestone) -> bytes:
 def read_catalog(value: bytes) -> CatalogItem | Gravestone:
     """The record in `value`. Raises WireError."""
     record = decode(_decoder, value, "catalog")
-    if isinstance(record, CatalogItem) and record.content is not None:
-        _check_content(record.content)
+    if isinstance(record, CatalogItem):
+        if record.content is not None:
+            _check_content(record.content)
+        for name, vector in record.vectors.items():
+            check_vector(name, vector)
     return record
 
 

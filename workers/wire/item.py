@@ -92,7 +92,7 @@ def check_item(data: ItemData) -> None:
     item_time(data.published_at, "published_at")
     item_time(data.expires_at, "expires_at")
     for name, vector in (data.vectors or {}).items():
-        _check_vector(name, vector)
+        check_vector(name, vector)
 
 
 def item_time(given: int | str | None, name: str) -> int:
@@ -120,7 +120,8 @@ def write_item(data: ItemData) -> tuple[bytes, bytes, Headers]:
     return data.item_id.encode(), value, binary_headers(data.item_id, SOURCE, TYPE, None, data.item_id)
 
 
-def _check_vector(name: str, vector: Vector) -> None:
+def check_vector(name: str, vector: Vector) -> None:
+    """Raise InvalidError unless the bytes of `vector`, of that name, are as many finite float32 as it says."""
     if len(vector.f32) != 4 * vector.dim:
         raise InvalidError(f"vectors.{name}: expected {vector.dim} float32, found {len(vector.f32)} bytes")
     if not np.isfinite(vector.array()).all():

@@ -197,3 +197,11 @@ def test_gravestone() -> None:
 def test_catalog_bytes_that_are_none(value: bytes) -> None:
     with pytest.raises(WireError, match="catalog"):
         read_catalog(value)
+
+
+@pytest.mark.parametrize("f32", [b"\x00", b"", b"\x00\x00\xc0\x7f"], ids=["cut", "empty", "NaN"])
+def test_a_damaged_vector_of_a_catalogue_record_is_told(f32: bytes) -> None:
+    """Whoever follows the catalogue would end by it."""
+    damaged = CatalogItem("i-1", 1, 0, vectors={"image": Vector("clip", 1, f32)})
+    with pytest.raises(InvalidError, match=r"vectors\.image: expected"):
+        read_catalog(encode_catalog(damaged))
