@@ -1,4 +1,4 @@
-"""The tables of README.md say what the code says."""
+"""The tables of README.md say what the code says; decisions are found by their number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from workers.secret import Secret
 from workers.settings import ACTIONS, Settings, flat_names
 from workers.topics import TOPICS, Topic
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
 
 
 def table(first: str) -> list[list[str]]:
@@ -53,3 +54,10 @@ def test_actions() -> None:
 
 def yes(value: bool) -> str:
     return "yes" if value else ""
+
+
+def test_decisions_are_numbered_without_gaps_and_say_their_number() -> None:
+    files = sorted((ROOT / "docs/decisions").glob("*.md"))
+    assert [int(file.name[:4]) for file in files] == list(range(1, len(files) + 1))
+    for file in files:
+        assert file.read_text().startswith(f"# {int(file.name[:4])}. "), file.name
