@@ -38,8 +38,6 @@ _SAY_EVERY_S = 60.0
 _MORE = 8  # while records wait, a poll of the other partitions brings at most this part of a whole one
 _WATCH_EVERY_S = 1.0
 _STUCK_AFTER_S = 60.0
-_LAY_READY_S = 0.0005  # a poll that took less found records in the client
-_FETCH_MS = 3  # a fetch of what lies at the broker
 _STUCK_AFTER_SESSIONS = 4  # a rebalance alone may take two
 _SUSPICIOUS = 0.25  # of that time: from then on it is asked whether broker and store answer at all
 _FROZEN_S = 5.0  # a second that takes so long: the whole process stood still
@@ -217,10 +215,7 @@ class Lane:
         """
         empty = [TopicPartition(self.topic, p) for p, queue in self._queues.items() if not queue.records]
         if len(empty) == len(self._queues):
-            asked = time.perf_counter()
             await self._poll([], 50 if self._unclaimed else _IDLE_AFTER_MS, self._limits.poll_records)
-            if time.perf_counter() - asked < _LAY_READY_S and any(queue.records for queue in self._queues.values()):
-                await self._poll([], _FETCH_MS, self._limits.poll_records)
             await self._read_ahead()
         elif empty:
             await self._poll(empty, 0, max(1, self._limits.poll_records // _MORE))
