@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
-from aiokafka.errors import for_code
+from aiokafka.errors import NotLeaderForPartitionError, for_code
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 from tests.records import NOW
+from tests.waiting import eventually
 from workers.settings import Settings
 
 NAME = "q7-Zk:9x"  # of a header; nothing else in a batch looks like it
@@ -42,15 +43,23 @@ def raw_batch(records: Sequence[Given], compress: Compress | None = None, first:
 
 
 async def write_raw(settings: Settings, topic: str, partition: int, raw: bytes) -> None:
-    """Write a batch as it is; raises the broker's error."""
+    """Write a batch as it is; raises the broker's error, but for a topic so new that its leader does not know yet."""
     client = AIOKafkaClient(bootstrap_servers=settings.kafka.bootstrap)
     await client.bootstrap()
-    try:
-        await client.set_topics([topic])
+
+    async def written() -> bool:
         leader = client.cluster.leader_for_partition(TopicPartition(topic, partition))
         answer = await client.send(leader, ProduceRequest(None, -1, 10_000, [(topic, [(partition, raw)])]))
         ((_, ((_, code, *_),)),) = answer.topics
+        if code == NotLeaderForPartitionError.errno:
+            await client.force_metadata_update()
+            return False
         if code:
             raise for_code(code)
+        return True
+
+    try:
+        await client.set_topics([topic])
+        await eventually(written)
     finally:
         await client.close()

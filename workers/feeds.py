@@ -33,7 +33,7 @@ from workers.wire.times import rfc3339
 CHUNK = 64  # queries that share a matrix product
 
 _HOUR_MS = 3_600_000
-_COMMONS_S = 0.5  # how old the lists may be that are the same for everyone; filters look at the catalogue as it is
+_COMMONS_S = 0.1  # how old the lists may be that are the same for everyone; filters look at the catalogue as it is
 _VARIANT = "89ab"
 
 _profile = msgspec.json.Decoder(Profile)

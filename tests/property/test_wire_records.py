@@ -19,11 +19,13 @@ from workers.wire.errors import WireError
 from workers.wire.item import ItemData, read_item, write_item
 
 u64 = st.integers(0, 2**64 - 1)
+u32 = st.integers(0, 2**32 - 1)
 i64 = st.integers(0, 2**63 - 1)
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 def f32(count: st.SearchStrategy[int] | int) -> st.SearchStrategy[Any]:
-    return arrays.arrays(np.float32, count, elements=st.floats(width=32, allow_nan=False))
+    return arrays.arrays(np.float32, count, elements=finite)
 
 
 def column(dtype: type[Any], count: int) -> st.SearchStrategy[Any]:
@@ -109,18 +111,18 @@ def vectors(draw: st.DrawFn) -> ItemVectors:
         hash=draw(u64),
         e_in=draw(f32(k)),
         e_out=draw(f32(k)),
-        bias=draw(st.floats(allow_nan=False)),
+        bias=draw(finite),
         accumulators=draw(f32(3)),
         decayed=draw(f32(4)),
         reference=draw(i64),
-        count=draw(st.floats(allow_nan=False)),
+        count=draw(finite),
         entry=draw(f32(3)),
         first_seen=draw(i64),
         last_seen=draw(i64),
     )
 
 
-@given(vectors(), u64, u64)
+@given(vectors(), u32, u32)
 def test_model_vectors(item: ItemVectors, epoch: int, version: int) -> None:
     read = model.read_model(model.vectors_key(item.item_id), model.encode_vectors(item, epoch, version))
     assert isinstance(read, model.VectorsRecord)
@@ -137,7 +139,7 @@ def lists(draw: st.DrawFn) -> ItemLists:
     return ItemLists(draw(st.text()), draw(u64), draw(i64), hashes, weights)
 
 
-@given(lists(), u64, u64)
+@given(lists(), u32, u32)
 def test_model_lists(item: ItemLists, epoch: int, version: int) -> None:
     read = model.read_model(model.lists_key(item.item_id), model.encode_lists(item, epoch, version))
     assert isinstance(read, model.ListsRecord)
@@ -153,7 +155,7 @@ kinds = st.sampled_from(["?", "u1", "u4", "u8", "i4", "i8", "f2", "f4", "f8", ">
 anything = kinds.flatmap(lambda kind: arrays.arrays(kind, arrays.array_shapes(min_dims=0, min_side=0, max_side=4)))
 
 
-@given(st.dictionaries(st.text(), anything, max_size=4), u64, u64)
+@given(st.dictionaries(st.text(), anything, max_size=4), u32, u32)
 def test_model_parameters(given_: dict[str, Any], epoch: int, version: int) -> None:
     encoded = model.encode_parameters(Parameters("part", given_), epoch, version)
     read = model.read_model(model.parameters_key("part"), encoded)
