@@ -205,12 +205,15 @@ class Sequence:
         }
 
     def put(self, row: int, record: ItemVectors) -> None:
-        """Take over what a record says of `row`, which becomes known."""
+        """Take over what a record says of `row`, which becomes known.
+
+        An accumulator that is below where all of them begin begins there: a step divides by its root.
+        """
         out, k = self._out.data[row], self.dimension
         self._e_in.data[row] = record.e_in
         out[:k] = record.e_out
         out[k] = record.bias
-        self._g_in.data[row], out[k + 1], out[k + 2] = record.accumulators
+        self._g_in.data[row], out[k + 1], out[k + 2] = np.maximum(record.accumulators, START)
         if not self._known.data[row]:
             self._known.data[row] = True
             self._pool.data[self.n_known] = row

@@ -356,6 +356,18 @@ def test_export_put_clear_keep_the_pool() -> None:
     assert not copy.e_out[there.row(5)].any()
 
 
+@pytest.mark.parametrize("accumulator", [0.0, -1.0])
+def test_an_accumulator_that_no_step_could_divide_by_ends_no_learning(accumulator: float) -> None:
+    learning = Learning()
+    learning.learn(Event(5), Event(6, (5,)), Event(7, (6, 5)))
+    for item in (5, 6):
+        fields = learning.model.export(learning.rows.row(item)) | {"bias": -1e3}  # as a negative it pulls by exactly 0
+        fields["accumulators"] = np.full(3, accumulator, np.float32)
+        learning.model.put(learning.rows.row(item), record(item, fields))
+    assert learning.model.learn(learning.steps((Event(7, (6, 5)),)), 100, learning.changes) == 0
+    assert np.isfinite(learning.model.e_out[learning.model.pool]).all()
+
+
 def record(item: int, fields: dict[str, object]) -> ItemVectors:
     zeros = np.zeros(4, np.float32)
     rest = {"decayed": zeros, "reference": 0, "count": 0.0, "entry": zeros[:3], "first_seen": 0, "last_seen": 0}
