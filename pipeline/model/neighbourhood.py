@@ -238,16 +238,16 @@ def _place(slots: I32, hashes: U64, user: np.uint64) -> np.uint64:
 
 @njit(cache=True)
 def _begin(user: np.uint64, table: _Table, histories: _Histories, rings: _Rings) -> int:
-    """A slot for a new user: a fresh one, else that of the user whose last event is the oldest."""
+    """A slot for a new user: that of somebody forgotten (they stand at the older end), else a fresh one, else that of
+    the user whose last event is the oldest."""
     hashes, slots, _, ends = table
-    slot = int(ends[_SLOTS])
-    if slot < len(hashes):
+    slot = int(ends[_OLDER])
+    if slot < 0 or (hashes[slot] and ends[_SLOTS] < len(hashes)):
+        slot = int(ends[_SLOTS])
         ends[_SLOTS] += 1
         _link(slot, table, _NEWER)
-    else:
-        slot = int(ends[_OLDER])
-        if hashes[slot]:
-            _erase(slot, table, histories, rings)
+    elif hashes[slot]:
+        _erase(slot, table, histories, rings)
     slots[_place(slots, hashes, user)] = slot + 1
     hashes[slot] = user
     return slot

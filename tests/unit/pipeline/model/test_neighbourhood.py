@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.model.neighbourhood import _SAMPLE, HISTORY, TAKERS, Neighbourhood, _nearest
+from pipeline.model.neighbourhood import _SAMPLE, _SLOTS, HISTORY, TAKERS, Neighbourhood, _nearest
 from pipeline.model.rows import ItemRows
 from pipeline.types import F64, RING, U64, Rows
 
@@ -289,6 +289,19 @@ def test_memory_is_bounded() -> None:
     both.act(*stream(6, 5000, 2000, 300))
     assert len(both.real) == 100
     assert both.real.bytes() <= 813 * both.rows.capacity + 304 * 100
+
+
+@pytest.mark.parametrize("room", [1000, 15], ids=["room", "no room"])
+def test_memory_stays_as_it_is_while_users_are_forgotten_and_come_again(room: int) -> None:
+    both = Both(room)
+    forgets = np.random.default_rng(7).random(2000) < 0.2
+    acts = [
+        (user, 0 if forget else item) for (user, item), forget in zip(stream(7, 2000, 20, 30), forgets, strict=True)
+    ]
+    for at in range(0, len(acts), 100):
+        both.act(*acts[at : at + 100])
+        both.compare(*histories(at, 10, 20, 30))
+    assert both.real._ends[_SLOTS] <= min(20, room)  # of `room`, the others are not written to
 
 
 def evidence(both: Both, user: int, history: Sequence[int]) -> dict[int, tuple[float, float]]:
