@@ -88,6 +88,20 @@ def test_a_lock_that_changed_is_noticed(clone: Path) -> None:
     assert dev(clone, "setup")[0] == 1  # it would install, and there is no Python
 
 
+@pytest.mark.parametrize(
+    ("words", "compiled"),
+    [("", True), ("--require-real", True), ("--all", True), ("--all --require-real", True), ("-k some", False)],
+)
+def test_the_whole_suite_finds_its_kernels_compiled(clone: Path, words: str, compiled: bool) -> None:
+    """As CI calls it, too: compiling takes longer on a busy machine than a test may."""
+    ready(clone)
+    headrace = clone / ".venv" / "bin" / "headrace"
+    headrace.write_text("#!/bin/sh\n: >compiled\n")
+    headrace.chmod(0o755)
+    dev(clone, "test", *words.split())
+    assert (clone / "compiled").exists() == compiled
+
+
 def ready(clone: Path) -> None:
     """A .venv as `setup` leaves it: the stamp says what it was made from."""
     (clone / ".venv" / "bin").mkdir(parents=True)
