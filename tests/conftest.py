@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests import backing
@@ -21,6 +22,10 @@ from workers.store import Store
 MEETS_KAFKA = frozenset(("broker",))
 MEETS_REDIS = frozenset(("store_url", "valkey_url", "any_store", "own_store"))
 MakeSettings = Callable[..., Settings]
+
+# Property tests say what holds, not how fast: a busy machine must not fail them.
+hypothesis.settings.register_profile("headrace", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("headrace")
 
 
 @dataclass(slots=True)
