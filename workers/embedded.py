@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 HOST = "127.0.0.1"
+_PORTS = range(31_000, 32_768)  # below those that Linux lends to outgoing connections
 _PORTS_TRIED = 5  # another process may take a free port before ours does
 _START_S = 20.0
 _STOP_S = 10.0
@@ -169,11 +171,16 @@ def valkey_binary() -> Path:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that nobody listens on now. No connection takes it meanwhile, nor while its server is away."""
+    for wanted in [*random.sample(_PORTS, 20), 0]:  # 0: the kernel's choice, should all of them be taken
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, wanted))
+            except OSError:
+                continue
+            port: int = probe.getsockname()[1]
+            return port
+    raise EmbeddedUnavailable("embedded: there is no free port")
 
 
 def _started(command: Callable[[int], list[str]], folder: Path, ready: Callable[[int], bool]) -> Server:

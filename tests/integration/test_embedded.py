@@ -16,6 +16,8 @@ from workers.settings import Settings, load
 
 pytestmark = pytest.mark.redis
 
+LENT_FROM = 32_768  # by Linux, unless it is told otherwise
+
 
 def settings_of(pair: embedded.Pair, prefix: str) -> Settings:
     return load(environ={}, flags={**pair.flags(), "prefix": prefix, "kafka_partitions": 3})
@@ -103,6 +105,15 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     server = embedded.Server([*command, "--nonsense", "yes"], 0, tmp_path, lambda port: False)
     with pytest.raises(embedded.EmbeddedUnavailable, match=r": valkey-server did not start on port 0: Bad directive"):
         server.start()
+
+
+def test_no_connection_takes_a_free_port() -> None:
+    """A server that is killed finds its port free again, however many clients knock meanwhile."""
+    lent = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    first = int(lent.read_text().split()[0]) if lent.exists() else 0
+    if first < LENT_FROM:
+        pytest.skip("this kernel lends other ports to outgoing connections than Linux does by itself, or does not say")
+    assert all(embedded.free_port() < first for _ in range(50))
 
 
 def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
