@@ -58,6 +58,8 @@ class RedisPair:
         self._follow()
 
     def _follow(self) -> None:
+        with _client(self.primary) as primary:
+            primary.config_set("repl-diskless-sync-delay", 0)  # no other replica is waited for
         with _client(self.replica) as replica:
             replica.replicaof(HOST, str(self.link.port))
 

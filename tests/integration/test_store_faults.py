@@ -32,7 +32,13 @@ Mend = Callable[[], Any]
 
 @pytest.fixture
 def own_settings(own_store: embedded.Server, prefix: str) -> Settings:
-    """Settings that lead to the test's own server; a call is given up after 0.3 s."""
+    """Settings that lead to the test's own server."""
+    return load(environ={}, flags={"store_url": url_of(own_store), "prefix": prefix, "kafka_partitions": 4})
+
+
+@pytest.fixture
+def hasty_settings(own_store: embedded.Server, prefix: str) -> Settings:
+    """The same; a call is given up after 0.3 s. So may one be that a slow machine carries out later: OK becomes DUP."""
     flags = {"store_url": url_of(own_store), "prefix": prefix, "kafka_partitions": 4, "store_call_timeout_s": 0.3}
     return load(environ={}, flags=flags)
 
@@ -79,7 +85,7 @@ def test_a_killed_store_loses_nothing_and_the_call_goes_on(own_store: embedded.S
             own_store.kill()  # reaps it
             async with repeating(store, call_of(store, claim.epoch, 10, 20)) as task:
                 own_store.start()
-                assert await asyncio.wait_for(task, 20) == [OK]
+                assert await asyncio.wait_for(task, 45) == [OK]
             assert own_store.pid != pid
             assert await store.positions([PARTITION]) == {PARTITION: Position(20, 10, claim.epoch, "a")}
             assert await store.read_state(PARTITION, "u-1") == b"state 20"
@@ -88,38 +94,38 @@ def test_a_killed_store_loses_nothing_and_the_call_goes_on(own_store: embedded.S
     run(main())
 
 
-def test_a_hung_store_carries_a_call_out_once(own_store: embedded.Server, own_settings: Settings) -> None:
+def test_a_hung_store_carries_a_call_out_once(own_store: embedded.Server, hasty_settings: Settings) -> None:
     """All attempts wait in the server's sockets when it wakes: one is carried out, the others change nothing."""
 
     async def main() -> None:
-        async with opened(own_settings) as store:
+        async with opened(hasty_settings) as store:
             claim = await claimed(store)
             os.kill(own_store.pid, signal.SIGSTOP)
             try:
                 async with repeating(store, call_of(store, claim.epoch)) as task:
                     os.kill(own_store.pid, signal.SIGCONT)
-                    assert (await asyncio.wait_for(task, 20))[0] in (OK, DUP)
+                    assert (await asyncio.wait_for(task, 45))[0] in (OK, DUP)
             finally:
                 os.kill(own_store.pid, signal.SIGCONT)
             assert await store.positions([PARTITION]) == {PARTITION: Position(10, 0, claim.epoch, "a")}
-            assert await store.apply([call_of(store, claim.epoch, 10, 20)]) == [OK]
+            assert (await store.apply([call_of(store, claim.epoch, 10, 20)]))[0] in (OK, DUP)
 
     run(main())
 
 
 def test_a_claim_that_may_have_been_made_before_does_not_name_us(
-    own_store: embedded.Server, own_settings: Settings
+    own_store: embedded.Server, hasty_settings: Settings
 ) -> None:
     async def main() -> None:
-        async with opened(own_settings) as store:
+        async with opened(hasty_settings) as store:
             await claimed(store, "b")
             os.kill(own_store.pid, signal.SIGSTOP)
             task = asyncio.create_task(claimed(store, "a"))
             await eventually(lambda: _is(store.retries >= 2))
             os.kill(own_store.pid, signal.SIGCONT)
-            claim = await asyncio.wait_for(task, 20)
+            claim = await asyncio.wait_for(task, 45)
             assert claim.previous_owner in ("b", "")  # never "a", which would keep a cache that b may have outdated
-            assert await store.apply([call_of(store, claim.epoch)]) == [OK]
+            assert (await store.apply([call_of(store, claim.epoch)]))[0] in (OK, DUP)
 
     run(main())
 
@@ -147,11 +153,10 @@ def _busy(server: redis.Redis) -> Mend:
     server.function_load(_ENDLESS)
     server.config_set("busy-reply-threshold", 1)
     port = server.get_connection_kwargs()["port"]
-    with (
-        redis.Redis(port=port, socket_timeout=0.2, retry=Retry(NoBackoff(), 0)) as caller,
-        pytest.raises(redis.TimeoutError),
-    ):
-        caller.fcall("endless", 0)
+    with redis.Redis(port=port, socket_timeout=0.5, retry=Retry(NoBackoff(), 0)) as caller:
+        assert caller.ping()  # connected: what takes too long now is the call
+        with pytest.raises(redis.TimeoutError):
+            caller.fcall("endless", 0)
     return server.function_kill
 
 
@@ -173,7 +178,7 @@ def test_a_store_that_will_not_write_is_waited_for(
             mend = await asyncio.to_thread(trouble, server)
             async with repeating(store, call_of(store, claim.epoch)) as task:
                 await asyncio.to_thread(mend)
-                assert await asyncio.wait_for(task, 20) == [OK]
+                assert await asyncio.wait_for(task, 45) == [OK]
             assert await store.read_state(PARTITION, "u-1") == b"state 10"
 
     run(main())
@@ -216,7 +221,7 @@ def test_a_cluster_that_is_down_is_waited_for_and_a_partition_is_one_slot(
             await eventually(lambda: _is(store.retries >= 2))
             with redis.Redis.from_url(settings.store.url) as server:
                 server.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(task, 45)
             claim = await claimed(store)
             assert await store.apply([call_of(store, claim.epoch)]) == [OK]
             assert await store.put_feeds([FeedWrite(PARTITION, "u-1", 11, 1, b"{}")]) == [True]
@@ -234,7 +239,7 @@ def test_missing_functions_are_waited_for(own_settings: Settings, server: redis.
             server.function_flush("SYNC")
             async with repeating(store, call_of(store, claim.epoch)) as task:
                 await deployer.install()
-                assert await asyncio.wait_for(task, 20) == [OK]
+                assert await asyncio.wait_for(task, 45) == [OK]
             assert store.missing >= 2
 
     run(main())
@@ -253,7 +258,7 @@ def test_only_what_was_not_answered_is_sent_again(own_settings: Settings, server
             task = asyncio.create_task(store.apply(calls))
             await eventually(lambda: _is(store.retries >= 2))
             server.set("gate", "open")
-            assert await asyncio.wait_for(task, 20) == [OK, OK]
+            assert await asyncio.wait_for(task, 45) == [OK, OK]
 
     run(main())
 
