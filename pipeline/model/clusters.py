@@ -25,6 +25,8 @@ from pipeline.types import F32, I64, U64, Mask
 CLUSTERS = 32
 MEMORY = 1000.0  # items that a mean is made of, at most
 STARVED = 0.02  # of the average number of items: less is too few for a cluster
+ORDINARY = 8.0  # items as all are that a cluster is thought to hold beside its own when it is named
+TELLING = 0.1  # nats that a word must tell of a cluster, to name it
 
 _BEGIN = 4  # vectors a cluster that it takes to begin
 _DICE = np.uint64(0x7A57E)
@@ -104,20 +106,21 @@ def typical(cluster: I64, marks: U64, k: int, most: int = 2) -> list[list[int]]:
 
     Items (n,) with their cluster, -1 = none; marks (n, w), zeros = none. A mark is the more typical the more of the
     cluster's items bear it and the fewer of all: p(mark | c) log(p(mark | c) / p(mark)), its part of the divergence
-    between the cluster and all items. Only marks that are commoner in the cluster than elsewhere. Ties: the lower hash.
+    between the cluster and all items, where p(mark | c) counts ORDINARY items beside its own: one item of a few
+    that bears a rare word is no taste. Marks below TELLING are left out, and with them those that are no commoner in
+    the cluster than elsewhere: a name that fits everything says nothing. Ties: the lower hash.
     """
     inside = cluster >= 0
     words, place = np.unique(marks[inside], return_inverse=True)
     table = np.zeros((k, len(words)))
     np.add.at(table, (np.repeat(cluster[inside], marks.shape[1]), place.reshape(-1)), 1)
     sizes = np.bincount(cluster[inside], minlength=k)[:, None]
-    share = table / np.maximum(sizes, 1)
     overall = table.sum(axis=0) / max(int(inside.sum()), 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gain = np.where(table > 0, share * np.log(share / overall), 0)
+    share = (table + ORDINARY * overall) / (sizes + ORDINARY)
+    gain = share * np.log(share / overall)
     gain[:, words == 0] = 0
     order = np.argsort(-gain, axis=1, kind="stable")[:, :most]
-    return [[int(words[at]) for at in line if gain[c, at] > 0] for c, line in enumerate(order)]
+    return [[int(words[at]) for at in line if gain[c, at] >= TELLING] for c, line in enumerate(order)]
 
 
 def _real(vectors: F32) -> Mask:

@@ -169,11 +169,22 @@ DRAMA, CRIME, KIDS, RARE = 11, 22, 33, 44
 
 def test_what_is_typical_is_common_here_and_rare_elsewhere() -> None:
     pairs = [DRAMA, CRIME], [DRAMA, CRIME], [DRAMA, RARE], [DRAMA, KIDS], [DRAMA, KIDS], [KIDS, 0], [RARE, RARE]
-    marks = np.array(pairs, np.uint64)
-    cluster = np.array([0, 0, 0, 1, 1, 1, -1])
+    marks = np.repeat(np.array(pairs, np.uint64), 20, axis=0)
+    cluster = np.repeat(np.array([0, 0, 0, 1, 1, 1, -1]), 20)
     # In 0: drama 3/3 of 5/6 overall, crime 2/3 of 1/3, rare 1/3 of 1/6; in 1: kids 3/3 of 1/2, drama less than overall.
     assert typical(cluster, marks, 3) == [[CRIME, RARE], [KIDS], []]
     assert typical(cluster, marks, 2, most=3) == [[CRIME, RARE, DRAMA], [KIDS]]
+
+
+def test_a_word_that_one_of_few_bears_or_that_fits_nearly_everything_is_no_name() -> None:
+    """Of five items one bears a word that a twentieth of all bear; of 60 a few more are of crime than elsewhere."""
+    marks = np.zeros((265, 1), np.uint64)
+    cluster = np.repeat([0, 1, 2], [5, 60, 200])
+    marks[0] = marks[65:77] = RARE
+    marks[5:35] = marks[77:157] = CRIME
+    assert typical(cluster, marks, 3) == [[], [], []]
+    marks[5:55] = CRIME
+    assert typical(cluster, marks, 3) == [[], [CRIME], []]
 
 
 @pytest.mark.parametrize("n", [0, 3])
