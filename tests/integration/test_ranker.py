@@ -20,6 +20,7 @@ from workers.settings import Settings
 from workers.trainer import TrainerCore
 from workers.wire.example import Seeing, read_example
 from workers.wire.model import ParametersRecord, read_model
+from workers.wire.output import Output
 from workers.wire.rules import Rules
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
@@ -128,8 +129,7 @@ def test_what_was_seen_and_left_weighs_in_what_the_trainer_learns(make_settings:
             assert passed_over(read_example(value)) == {2 * 6, 2 * 7}  # a like weighs two
 
             # Of the first WARM examples only the units are taken; the others move the weights.
-            for _ in range(WARM + 5):
-                await pipe.send("examples", "f", value)
+            await pipe.producer.send([Output(settings.topic("examples"), b"f", value, [])] * (WARM + 5))
             assert await pipe.counted("trainer", "examples", before + 1 + WARM + 5)
 
             async def published() -> Any:

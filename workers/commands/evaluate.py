@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,13 +18,16 @@ from pipeline.evaluation.prequential import Prequential, Setup
 from pipeline.evaluation.report import difference, report
 from pipeline.evaluation.stream import Stream
 from pipeline.recipe import RECIPES
+from pipeline.types import POSITIVE
 from workers.commands import curves, figures
 from workers.commands.shell import Shell, command
 from workers.feeds import attributes_of
 from workers.importers import formats
-from workers.importers.stream import checker, stream_of
+from workers.importers.stream import Reading, checker, stream_of
 from workers.settings import Settings, SettingsError, load
+from workers.wire.errors import shown
 
+_NAMED = 3  # actions that a note names
 _EVERY = 50  # events between two looks at the progress bar
 
 
@@ -142,10 +145,10 @@ class Run:
         dataset = formats.read(path, form, source.min_rating, source.items, checker(settings))
         if dataset.left_out:
             note(f"left out: {dataset.left_out}")
-        stream, late = stream_of(dataset if source.limit is None else dataset.first(source.limit), settings)
-        if late:
-            note(f"{late:,} of {len(stream):,} events stood behind later ones: taken in the order of their times")
-        return stream
+        read = stream_of(dataset if source.limit is None else dataset.first(source.limit), settings)
+        for doubt in _doubts(read):
+            note(doubt)
+        return read.stream
 
     def outcomes(self, stream: Stream, setup: Setup) -> Outcomes:
         """One pass, with a progress bar on a terminal."""
@@ -168,6 +171,22 @@ class Run:
             runs.append(self.outcomes(self.stream(settings), setup))
             reports.append(report(runs[-1], setup))
         return {"a": reports[0], "b": reports[1], "difference": difference(*runs)}
+
+
+def _doubts(read: Reading) -> Iterator[str]:
+    """What someone should know of their events who wonders at the figures."""
+    stream, n = read.stream, f"{len(read.stream):,}"
+    if read.late:
+        yield f"{read.late:,} of {n} events stood behind later ones: taken in the order of their times"
+    if read.unknown:
+        names = ", ".join(f"{shown(name)} {count:,}" for name, count in read.unknown.most_common(_NAMED))
+        more = ", ..." if len(read.unknown) > _NAMED else ""
+        yield (
+            f"{read.unknown.total():,} of {n} events have actions that mean nothing here ({names}{more}) and teach "
+            "nothing: settings give them a meaning, [actions.NAME]"
+        )
+    if len(stream) and not (stream.effect & POSITIVE).any():
+        yield f"none of {n} events has an action of a weight above 0: there is nothing to predict"
 
 
 def _rarely(progress: Callable[[int], None], total: int) -> Callable[[int], None]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +23,7 @@ from workers.wire.errors import InvalidError, convert, shown
 from workers.wire.event_data import EventData, check_data, write_attributes
 from workers.wire.ids import user_key
 from workers.wire.item import ItemData, check_item
-from workers.wire.rules import Rules
+from workers.wire.rules import RATE, UNKNOWN, Rules
 from workers.wire.times import END_MS, parse_time
 
 
@@ -52,16 +54,24 @@ def _check_event(event: EventData, rules: Rules) -> None:
         raise InvalidError(f"time: expected a time of the years 1970 to 2106, found {shown(event.time)}")
 
 
-def stream_of(dataset: Dataset, settings: Settings) -> tuple[Stream, int]:
-    """The events of `dataset`, which was read with `checker`, and how many stood behind a later one.
+class Reading(NamedTuple):
+    """A data set, read."""
 
-    Events of unknown actions count, as they do live. Raises DatasetError for what cannot be read.
+    stream: Stream
+    late: int  # events that stood behind a later one
+    unknown: Counter[str]  # events by the name of their action, where it means nothing; ratings below a like aside
+
+
+def stream_of(dataset: Dataset, settings: Settings) -> Reading:
+    """The events of `dataset`, which was read with `checker`.
+
+    Events of unknown actions are among them, as they are live. Raises DatasetError for what cannot be read.
     """
     columns = _Columns(Rules.of(settings))
     for moments in (dataset.catalog, dataset.stream):
         for moment in moments:
             columns.add(moment)
-    return columns.stream(settings).ordered()
+    return Reading(*columns.stream(settings).ordered(), columns.unknown)
 
 
 @dataclass(slots=True)
@@ -79,6 +89,7 @@ class _Columns:
     effect: list[int] = field(default_factory=list)
     attributes: dict[int, bytes] = field(default_factory=dict)
     arrivals: list[tuple[int, CatalogItem]] = field(default_factory=list)
+    unknown: Counter[str] = field(default_factory=Counter)
 
     def add(self, moment: Moment) -> None:
         kind, data = moment
@@ -92,6 +103,8 @@ class _Columns:
         meaning = self.rules.meaning(data.action, data.value)
         if meaning.effect & PROFILE:
             self.attributes[len(self.user)] = write_attributes(data.attributes)
+        if meaning is UNKNOWN and data.action != RATE:
+            self.unknown[data.action] += 1
         self.user.append(self.users.setdefault(data.user_id, len(self.users)))
         self.time.append(parse_time(data.time or 0))
         self.item.append(check_data(data))

@@ -33,6 +33,7 @@ class Meaning:
     names_item: bool  # an event of it without an item is refused
 
 
+RATE = "rate"  # means what its value says
 UNKNOWN = Meaning("", 0, 0, refreshes=False, names_item=False)
 
 
@@ -73,7 +74,7 @@ class Rules:
         meaning = self.meanings.get(action)
         if meaning is not None:
             return meaning
-        if action == "rate" and value is not None and value >= self.rating_threshold:
+        if action == RATE and value is not None and value >= self.rating_threshold:
             return self.meanings["like"]
         return UNKNOWN
 

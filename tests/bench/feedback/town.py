@@ -97,7 +97,7 @@ class Town:
         self.model = Model(ItemRows(), Settings().model.dimension, ENCODING.dimension)
         self.catalog = Catalog(self.model.rows, dimension=ENCODING.dimension)
         self._learner = Learner(self.model, seed, catalog=self.catalog)
-        everything, _ = stream_of(Dataset("town", [("item", data) for data in catalog], [], ""), Settings())
+        everything = stream_of(Dataset("town", [("item", data) for data in catalog], [], ""), Settings()).stream
         for _, entry in everything.arrivals:
             self.catalog.put(entry)
         self._hashes = np.array([hash_id(one) for one in self.ids], np.uint64)

@@ -41,7 +41,7 @@ class Task:
         settings = load()
         path = Path(settings.data) / self.folder
         dataset = formats.read(path, formats.detect(path), self.min_rating, None, checker(settings))
-        return stream_of(dataset if limit is None else dataset.first(limit), settings)[0]
+        return stream_of(dataset if limit is None else dataset.first(limit), settings).stream
 
     def __str__(self) -> str:
         likes = f", rating >= {self.min_rating:g} as like" if self.min_rating is not None else ""

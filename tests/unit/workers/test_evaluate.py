@@ -129,6 +129,28 @@ def test_a_stream_of_nothing_has_no_figures(text: str, tmp_path: Path, capsys: p
     assert run(["evaluate", "few.jsonl"]) == 0
 
 
+def test_events_that_mean_nothing_are_said(events: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a newcomer meets whose actions have names of their own: a note, not figures of nothing without a word."""
+    lines = [json.loads(line) for line in (tmp_path / events).read_text().splitlines()]
+    for at, line in enumerate(lines):
+        line["action"] = "open" if at < 150 else "buy" if at < 220 else "play"
+    write = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "own.jsonl").write_text(
+        write + '{"user_id":"u1","item_id":"i1","action":"rate","value":1,"time":1000000999999}'
+    )
+    assert run(["evaluate", "own.jsonl", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "250 of 251 events have actions that mean nothing here ('open' 150, 'buy' 70, 'play' 30)" in err
+    assert "none of 251 events has an action of a weight above 0" in err
+    assert json.loads(out)["queries"] == 0
+    (tmp_path / "own.toml").write_text("[actions.buy]\ncode = 40\nweight = 1.0\n")
+    assert run(["evaluate", "own.jsonl", "--config", "own.toml", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "180 of 251 events have actions that mean nothing here ('open' 150, 'play' 30)" in err
+    assert "nothing to predict" not in err
+    assert json.loads(out)["queries"] == 70
+
+
 def test_a_settings_file_is_compared_with_another(
     events: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
