@@ -1,4 +1,4 @@
-"""What is published of items: availability, expiry, creators, categories, tags, safety labels, content vectors.
+"""What is published of items: availability, expiry, markets, creators, categories, tags, safety labels, content.
 
 Columns on the common rows.
 """
@@ -15,7 +15,7 @@ from pipeline.types import CONTENT, F32, I64, U64, Mask, Rows, hash_id
 CATEGORIES = 8  # kept an item; later ones cannot be muted
 TAGS = 8  # kept an item
 WORDS = 1 << 17  # categories and tags that are known by name; later ones are hashes only
-OTHER_LABEL = 1 << 63  # the bit that all labels share for which no bit of their own was left
+OTHER_LABEL = 1 << 63  # the bit that all labels share for which no bit of their own was left; of markets too
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Entry:
     expires_at: int  # ms, 0 = never
     offset: int  # position in `items`: the greatest wins
     content: F32 = field(default_factory=lambda: np.empty(0, np.float32), compare=False)  # (d,) unit; (0,) = none
+    markets: tuple[str, ...] = ()  # where it may be shown; () = everywhere
 
 
 class Catalog:
@@ -47,6 +48,7 @@ class Catalog:
         self.rows = rows
         self.unlisted = unlisted
         self.labels: dict[str, int] = {}  # safety label -> bit of `unsafe`
+        self.named_markets: dict[str, int] = {}  # market -> bit of `markets`
         self.titles: dict[int, str] = {}  # by row
         self.words: dict[int, str] = {}  # categories and tags by hash
         self._offset = rows.column((), np.int64, -1)
@@ -59,6 +61,7 @@ class Catalog:
         self._categories = rows.column((CATEGORIES,), np.uint64, 0)
         self._tags = rows.column((TAGS,), np.uint64, 0)
         self._unsafe = rows.column((), np.uint64, 0)
+        self._markets = rows.column((), np.uint64, 0)
         self._content = rows.column((dimension,), np.float32, 0)
         self._described = rows.column((), np.bool_, False)
         self._content_sum = np.zeros(dimension)  # of the rows that are described
@@ -118,6 +121,11 @@ class Catalog:
         return self._unsafe.data
 
     @property
+    def markets(self) -> U64:
+        """(capacity,) bits of the markets that it is bound to: see `market`; 0 = it may be shown everywhere."""
+        return self._markets.data
+
+    @property
     def content(self) -> F32:
         """(capacity, d) content vectors, of length 1; zeros where nothing is known of the content."""
         return self._content.data
@@ -149,6 +157,10 @@ class Catalog:
         """The bit of safety label `name`, given out at first sight."""
         return self.labels.setdefault(name, min(1 << len(self.labels), OTHER_LABEL))
 
+    def market(self, name: str) -> int:
+        """The bit of market `name`, given out at first sight."""
+        return self.named_markets.setdefault(name, min(1 << len(self.named_markets), OTHER_LABEL))
+
     def title(self, row: int) -> str:
         """The title of `row`, "" where none was published."""
         return self.titles.get(row, "")
@@ -169,6 +181,8 @@ class Catalog:
         self.tags[row] = self._hashes(entry.tags, TAGS)
         for name in entry.unsafe:
             self.unsafe[row] |= np.uint64(self.label(name))
+        for name in entry.markets:
+            self.markets[row] |= np.uint64(self.market(name))
         if entry.title:
             self.titles[row] = entry.title
         if entry.content.shape == self.content.shape[1:] and entry.content.any():
@@ -219,7 +233,8 @@ class Catalog:
             self._n_described -= 1
         for column in (self._listed, self._available, self._deleted, self._described):
             column.data[row] = False
-        for column in (self._published_at, self._expires_at, self._creator, self._categories, self._tags, self._unsafe):
+        for column in (self._published_at, self._expires_at, self._creator, self._categories, self._tags):
             column.data[row] = 0
+        self._unsafe.data[row] = self._markets.data[row] = 0
         self._content.data[row] = 0
         self.titles.pop(row, None)

@@ -27,6 +27,7 @@ from pipeline.features.trend import Trend
 from pipeline.features.user_knn import UserKnn as UserKnnFeature
 from pipeline.features.vs_knn import VsKnn as VsKnnFeature
 from pipeline.filters.available import Available
+from pipeline.filters.in_market import InMarket
 from pipeline.filters.not_blocked import NotBlocked
 from pipeline.filters.not_consumed import NotConsumed
 from pipeline.filters.not_expired import NotExpired
@@ -78,7 +79,7 @@ SOURCES = (
     Entry(),
     Fresh(limit=SHARED),
 )
-FILTERS: tuple[Filter, ...] = (Available(), NotExpired(), NotBlocked(), NotMuted())
+FILTERS: tuple[Filter, ...] = (Available(), NotExpired(), NotBlocked(), NotMuted(), InMarket())
 # Hand weights serve until the ranker has learned. The trend among them is there for strangers and newcomers: on a set
 # that trends drive it lifts recall@10 from .202 to .208 (first events of users: .226 to .271), on one where time means
 # little it costs .004.

@@ -94,7 +94,8 @@ class World:
 
 
 def world(seed: int, items: int, users: int, unlisted: bool = True, one_time: bool = True) -> World:
-    """Items of every kind: published and not, known to the model and not, hidden, deleted, expired, unsafe, unnamed."""
+    """Items of every kind: published and not, known to the model and not, hidden, deleted, expired, unsafe, unnamed,
+    of a market."""
     rng = np.random.default_rng(seed)
     rows = ItemRows(16)
     model, catalog, names = Model(rows, K), Catalog(rows, unlisted), [f"i{at}" for at in range(items)]
@@ -124,6 +125,7 @@ def _random_entry(rng: np.random.Generator, name: str, at: int) -> Entry:
         creator_id=str(rng.choice(["", "ann", "bob", "cid"])),
         available=bool(rng.random() < 0.9),
         unsafe=("nsfw",) if rng.random() < 0.1 else (),
+        markets=(("de", "at"), ("fr",))[at % 2] if at % 5 == 0 else (),
         published_at=int(NOW - rng.integers(0, 90) * DAY) if rng.random() < 0.7 else 0,
         expires_at=int(NOW + rng.integers(-5, 20) * DAY) if rng.random() < 0.3 else 0,
         content=_random_content(at) if at % 4 else np.empty(0, np.float32),
@@ -145,6 +147,7 @@ def _random_user(rng: np.random.Generator, names: list[str], one_time: bool, id:
     some = [str(name) for name in rng.choice(known, rng.integers(0, 40))] if rng.random() < 0.8 else []
     muted = Attributes(
         audience=str(rng.choice(["", "adult"])),
+        market=("", "de", "fr", "es")[hash_of(id) % 4],
         muted_creators=("bob",) if rng.random() < 0.3 else (),
         muted_categories=("c1", "c2") if rng.random() < 0.3 else (),
     )

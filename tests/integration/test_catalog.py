@@ -149,6 +149,20 @@ def test_unsafe_items_are_for_the_audience_that_may_see_them(running: tuple[Pipe
     run(body())
 
 
+def test_items_of_a_market_are_for_its_users(running: tuple[Pipeline, Run[Any]]) -> None:
+    pipe, run = running
+
+    async def body() -> None:
+        await pipe.publish("schnitzel", published_at=BORN, markets=["de", "at"])
+        await pipe.publish("anything", published_at=BORN)
+        await pipe.until_shown("tourist", "anything")
+        assert "schnitzel" not in await pipe.shown("tourist")
+        assert "schnitzel" in await pipe.shown("tourist", market="at")
+        assert "schnitzel" not in await pipe.shown("tourist", market="fr")
+
+    run(body())
+
+
 def test_creators_are_spread(running: tuple[Pipeline, Run[Any]]) -> None:
     """Four items of one creator are the newest of all; they do not stand side by side."""
     pipe, run = running

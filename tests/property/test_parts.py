@@ -246,6 +246,8 @@ class TestFeeds:
             assert not set(ids) & set(user.blocked)
             assert repeats or not set(ids) & set(user.consumed)
             assert user.attributes.audience == "adult" or not catalog.unsafe[rows].any()
+            market = np.uint64(catalog.named_markets.get(user.attributes.market, 0))
+            assert ((catalog.markets[rows] == 0) | (catalog.markets[rows] & market != 0)).all()
 
     @some_worlds
     @given(here=worlds)

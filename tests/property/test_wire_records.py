@@ -199,6 +199,7 @@ items = st.builds(
     text=st.none() | st.text(max_size=100),
     categories=st.none() | st.lists(names, max_size=5),
     unsafe=st.none() | st.lists(names, max_size=5),
+    markets=st.none() | st.lists(names, max_size=5),
     price=st.none() | st.floats(0, 1e30),
     available=st.none() | st.booleans(),
     attributes=st.none()

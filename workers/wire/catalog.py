@@ -35,6 +35,7 @@ class CatalogItem(msgspec.Struct, tag_field="kind", tag="item", omit_defaults=Tr
     currency: str | None = None
     available: bool = True
     unsafe: list[str] = []
+    markets: list[str] = []
     sponsored: str | None = None
     published_at: Annotated[int, INT64] = 0  # ms, 0 = not said
     expires_at: Annotated[int, INT64] = 0  # ms, 0 = never
@@ -54,6 +55,7 @@ class CatalogItem(msgspec.Struct, tag_field="kind", tag="item", omit_defaults=Tr
             creator_id=self.creator_id,
             available=self.available,
             unsafe=tuple(self.unsafe),
+            markets=tuple(self.markets),
             sponsored=self.sponsored,
             published_at=self.published_at,
             expires_at=self.expires_at,
@@ -111,6 +113,7 @@ def catalog_of(data: ItemData, offset: int) -> CatalogItem:
         currency=data.currency,
         available=data.available is not False,
         unsafe=data.unsafe or [],
+        markets=data.markets or [],
         sponsored=data.sponsored,
         published_at=item_time(data.published_at, "published_at"),
         expires_at=item_time(data.expires_at, "expires_at"),

@@ -49,6 +49,7 @@ class ItemData(msgspec.Struct, omit_defaults=True):
     currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] | None = None
     available: bool | None = None  # False hides reversibly; absent = True
     unsafe: Annotated[list[Name], Meta(max_length=16)] | None = None  # safety labels
+    markets: Annotated[list[Name], Meta(max_length=32)] | None = None  # where it may be shown; absent = everywhere
     sponsored: Name | None = None
     published_at: int | str | None = None  # RFC 3339 or epoch ms
     expires_at: int | str | None = None

@@ -24,6 +24,7 @@ def test_put_replaces_all_that_was_known() -> None:
             categories=("x", "y"),
             tags=("t",),
             unsafe=("nsfw",),
+            markets=("de",),
             expires_at=NOW,
             published_at=NOW - DAY,
         )
@@ -31,6 +32,7 @@ def test_put_replaces_all_that_was_known() -> None:
     row = c.put(entry("a", 4, title="", available=False, categories=("z",)))
     assert (c.listed[row], c.available[row], c.deleted[row]) == (True, False, False)
     assert (c.creator[row], c.unsafe[row], c.expires_at[row], c.published_at[row]) == (0, 0, 0, 0)
+    assert c.markets[row] == 0
     assert c.categories[row].tolist() == [hash_id("z"), *[0] * 7]
     assert c.tags[row].tolist() == [0] * 8
     assert c.title(row) == ""

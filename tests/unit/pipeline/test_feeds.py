@@ -72,6 +72,27 @@ def test_unsafe_items_are_for_the_audiences_that_may_see_them() -> None:
     assert teen(asked, shop.catalog, rows, np.zeros(3, np.int64)).tolist() == [True, False, True]
 
 
+def test_items_that_are_bound_to_markets_are_shown_there_alone() -> None:
+    shop = Shop("a", "b", "c")
+    shop.catalog.put(entry("a", markets=("de", "at")))
+    shop.catalog.put(entry("b", markets=("fr",)))
+    users = [User(attributes=Attributes(market=name)) for name in ("", "de", "at", "fr", "es")]
+    assert shop.shown(*users) == ["c", "ac", "ac", "bc", "c"]
+    shop.catalog.put(entry("a", 1))
+    assert shop.shown(*users) == ["ac", "ac", "ac", "abc", "ac"]
+
+
+def test_a_market_without_a_bit_of_its_own_shows_nothing_that_is_bound() -> None:
+    """Two markets that share a bit would show each other's items."""
+    shop = Shop("a", "b", "c")
+    for at in range(63):
+        shop.catalog.market(f"m{at}")
+    shop.catalog.put(entry("a", markets=("late",)))
+    shop.catalog.put(entry("b", markets=("later", "m62")))
+    users = [User(attributes=Attributes(market=name)) for name in ("late", "later", "m62", "m0")]
+    assert shop.shown(*users) == ["c", "c", "bc", "c"]
+
+
 @pytest.mark.parametrize(
     ("creators", "expected"),
     [

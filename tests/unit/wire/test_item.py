@@ -76,6 +76,8 @@ def test_cloudevents(form: str) -> None:
         (record(currency="euro"), "at `$.currency`"),
         (record(available="yes"), "at `$.available`"),
         (record(unsafe=["x"] * 17), "at `$.unsafe`"),
+        (record(markets=["x"] * 33), "at `$.markets`"),
+        (record(markets=[""]), "at `$.markets[0]`"),
         (record(sponsored=True), "at `$.sponsored`"),
         (record(published_at="yesterday"), "published_at: time: expected RFC 3339"),
         (record(published_at=10**15), "published_at: expected a time in the years 1 to 9999"),
@@ -141,6 +143,7 @@ def test_entry_of_a_full_item() -> None:
         creator_id="acme",
         available=False,
         unsafe=["nsfw"],
+        markets=["de", "at"],
         sponsored="autumn",
         published_at=NOW,
         expires_at="1970-01-01T00:00:00Z",
@@ -149,7 +152,19 @@ def test_entry_of_a_full_item() -> None:
     assert isinstance(read, CatalogItem)
     # It expired in 1970: its time must not read as "never".
     assert read.entry() == Entry(
-        "i-77", hash_id("i-77"), "Shoe", ("shoes",), ("vegan",), "acme", False, ("nsfw",), "autumn", NOW, 1, 9
+        "i-77",
+        hash_id("i-77"),
+        "Shoe",
+        ("shoes",),
+        ("vegan",),
+        "acme",
+        False,
+        ("nsfw",),
+        "autumn",
+        NOW,
+        1,
+        9,
+        markets=("de", "at"),
     )
 
 
