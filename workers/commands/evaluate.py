@@ -44,7 +44,8 @@ def evaluate(
         str | None, typer.Option(metavar="|".join(formats.FORMATS), help="Default: by the files' names.")
     ] = None,
     items: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Items as JSON lines, there from the start.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Items as JSON lines, there from their published_at on, else at once."),
     ] = None,
     min_rating: Annotated[
         float | None, typer.Option(help="Ratings from here on are likes, others are left out.")

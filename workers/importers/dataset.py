@@ -38,9 +38,12 @@ class Dataset:
     """A readable data set. `catalog` and `stream` may be iterated more than once."""
 
     name: str
-    catalog: Iterable[Moment]  # the items that are there before the first event
+    catalog: Iterable[Moment]  # the items that are there before the first event; but see `by_date`
     stream: Iterable[Moment]  # events, and items that appear between them, in time order
     left_out: str = ""  # what was left out and why, for the person who imports
+    by_date: bool = (
+        False  # evaluated, items of `catalog` enter when they say that they were published, not all at first
+    )
 
     def first(self, events: int) -> Dataset:
         """The same, up to so many events."""

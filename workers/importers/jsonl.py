@@ -32,6 +32,7 @@ def read(events: Path, items: Path | None = None, check: Check | None = None) ->
         name=events.name,
         catalog=Lines(items, "item", check) if items else (),
         stream=Lines(events, "event", check),
+        by_date=True,
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -71,7 +71,15 @@ def stream_of(dataset: Dataset, settings: Settings) -> Reading:
     for moments in (dataset.catalog, dataset.stream):
         for moment in moments:
             columns.add(moment)
-    return Reading(*columns.stream(settings).ordered(), columns.unknown)
+    if dataset.by_date:
+        times = np.sort(columns.time)
+        columns.arrivals = [(int(np.searchsorted(times, item.published_at)), item) for _, item in columns.arrivals]
+        columns.arrivals.sort(key=lambda arrival: arrival[0])
+        stream, late = columns.stream(settings, ()).ordered()
+        stream = replace(stream, arrivals=list(_encoded(columns.arrivals)))
+    else:
+        stream, late = columns.stream(settings, _encoded(columns.arrivals)).ordered()
+    return Reading(stream, late, columns.unknown)
 
 
 @dataclass(slots=True)
@@ -113,7 +121,7 @@ class _Columns:
         self.action.append(meaning.code)
         self.effect.append(meaning.effect)
 
-    def stream(self, settings: Settings) -> Stream:
+    def stream(self, settings: Settings, arrivals: Iterable[tuple[int, Entry]]) -> Stream:
         return Stream(
             user=np.array(self.user, np.int64),
             user_hash=np.array([hash_of(user) for user in self.users], np.uint64),
@@ -125,7 +133,7 @@ class _Columns:
             effect=np.array(self.effect, np.uint8),
             attributes=self.attributes,
             weights=action_weights(settings),
-            arrivals=list(_encoded(self.arrivals)),
+            arrivals=list(arrivals),
         )
 
 

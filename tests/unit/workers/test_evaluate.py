@@ -17,6 +17,8 @@ import pytest
 import structlog
 
 from workers.cli import run
+from workers.importers import jsonl
+from workers.importers.stream import stream_of
 from workers.settings import load
 
 DATA = Path(load().data)
@@ -93,6 +95,20 @@ def test_gzip_limit_and_items(events: str, tmp_path: Path, capsys: pytest.Captur
     listed = answer(capsys, "e.jsonl.gz", "--items", "items.jsonl", "--limit", "100", "--dim", "8")
     assert listed["known"] != plain["known"]  # i3 is not to be had
     assert listed["coverage"] < plain["coverage"]  # "never" counts, and is not shown
+
+
+def test_items_enter_when_they_were_published(tmp_path: Path) -> None:
+    """News: what is not written yet is no candidate. Events out of order do not move anything."""
+    times = [3, 1, 2, 4]
+    events = [{"user_id": "u", "item_id": "i", "action": "click", "time": 10**12 + time} for time in times]
+    dates = {"at 3": 3, "late": 9, "undated": None, "old": -5, "at 1": 1}
+    items = [{"item_id": name.replace(" ", "-"), "published_at": at and 10**12 + at} for name, at in dates.items()]
+    for name, lines in (("e.jsonl", events), ("i.jsonl", items)):
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    read = stream_of(jsonl.read(tmp_path / "e.jsonl", tmp_path / "i.jsonl"), load())
+    assert read.stream.time.tolist() == [10**12 + time for time in sorted(times)]
+    found = [(at, entry.item_id) for at, entry in read.stream.arrivals]
+    assert found == [(0, "undated"), (0, "old"), (0, "at-1"), (2, "at-3"), (4, "late")]
 
 
 def test_a_sample_is_said(events: str, capsys: pytest.CaptureFixture[str]) -> None:
