@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -99,3 +99,12 @@ def plain(*arrangers: Arranger, repeats: bool = False, ranker: Any = None) -> Se
     sources = (Everything(), Everything("later", 1))
     scoring: Any = ranker or Counted()  # no more of a ranker than evaluation asks for
     return Setup(Recipe("plain", sources, filters, scoring, (), arrangers, 10), dimension=4, negatives=2)
+
+
+def numbers(found: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in a report."""
+    if isinstance(found, dict):
+        for name, value in found.items():
+            yield from numbers(value, f"{path}.{name}")
+    elif isinstance(found, int | float):
+        yield path, found

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.model.changes import Changes
 from pipeline.model.greatest import greatest
+from pipeline.model.lookup import look_up
 from pipeline.model.rows import ItemRows
 from pipeline.types import F32, F64, I32, I64, RING, U8, ItemLists, Owner, Rows
 
@@ -114,13 +115,8 @@ class Covisitation:
 
     def of(self, evidence: Evidence, owner: Owner, rows: Rows) -> F32:
         """cov, bwd, forward, last of candidates (c,), one line each: (4, c). `owner` ascending; 0 without evidence."""
-        if not len(evidence.rows):
-            return np.zeros((4, len(rows)), np.float32)
-        found: F32 = _of(
-            evidence.start, evidence.rows, evidence.cov, evidence.bwd, evidence.forward, evidence.last,
-            owner, rows, np.zeros(len(self._rows), np.int32),
-        )  # fmt: skip
-        return found
+        columns = evidence.cov, evidence.bwd, evidence.forward, evidence.last
+        return look_up(evidence.start, evidence.rows, columns, owner, rows, np.zeros(len(self._rows), np.int32))
 
     def terms(self, rings: Rows, count: F64, owner: Owner, rows: Rows) -> F32:
         """What each item of the owner's history adds to the A part of cov_j, but for the decay: (c, L).
@@ -367,29 +363,6 @@ def _total(stored: F32, used: U8, row: int) -> np.float32:
     for at in range(_START[F1], _START[F1] + used[row, F1]):
         total += stored[row, at, 1]
     return total
-
-
-@njit(cache=True)
-def _of(
-    start: I64, found: I32, cov: F32, bwd: F32, forward: F32, last: F32, owner: Owner, rows: Rows, place: I32
-) -> F32:
-    """`place` is scratch, zeros before and after. No branches: whether a candidate has evidence, nobody can guess."""
-    out, first = np.empty((4, len(rows)), np.float32), 0
-    while first < len(rows):
-        query, at = owner[first], first
-        for entry in range(start[query], start[query + 1]):
-            place[found[entry]] = entry + 1
-        while at < len(rows) and owner[at] == query:
-            entry = place[rows[at]]
-            hit = np.float32(entry > 0)
-            entry -= entry > 0
-            out[0, at], out[1, at] = hit * cov[entry], hit * bwd[entry]
-            out[2, at], out[3, at] = hit * forward[entry], hit * last[entry]
-            at += 1
-        for entry in range(start[query], start[query + 1]):
-            place[found[entry]] = 0
-        first = at
-    return out
 
 
 @njit(cache=True)

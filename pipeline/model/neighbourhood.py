@@ -21,6 +21,7 @@ import numpy as np
 from numba import njit
 
 from pipeline.model.greatest import greatest
+from pipeline.model.lookup import look_up
 from pipeline.model.rows import ItemRows
 from pipeline.types import F32, F64, I32, I64, RING, U8, U64, Owner, Rows
 
@@ -124,11 +125,9 @@ class Neighbourhood:
 
     def of(self, neighbours: Neighbours, owner: Owner, rows: Rows) -> F32:
         """vs and uk of candidates (c,), a line each: (2, c). `owner` ascending; 0 without evidence."""
-        if not len(neighbours.rows):
-            return np.zeros((2, len(rows)), np.float32)
         self._stretch()
-        found: F32 = _of(neighbours.start, neighbours.rows, neighbours.vs, neighbours.uk, owner, rows, self._places)
-        return found
+        columns = neighbours.vs, neighbours.uk
+        return look_up(neighbours.start, neighbours.rows, columns, owner, rows, self._places)
 
     @property
     def _table(self) -> _Table:
@@ -480,23 +479,3 @@ def _fetch(items: I32, met: I32, chosen: I32) -> int:
         v = met[one]
         touched |= items[v, 0] | items[v, 16] | items[v, 32] | items[v, 48] | items[v, _TAKEN]
     return touched >> 31  # none of them is negative
-
-
-@njit(cache=True)
-def _of(start: I64, found: I32, vs: F32, uk: F32, owner: Owner, rows: Rows, place: I32) -> F32:
-    """`place` is scratch, zeros before and after. No branches: whether a candidate has evidence, nobody can guess."""
-    out, first = np.empty((2, len(rows)), np.float32), 0
-    while first < len(rows):
-        query, at = owner[first], first
-        for entry in range(start[query], start[query + 1]):
-            place[found[entry]] = entry + 1
-        while at < len(rows) and owner[at] == query:
-            entry = place[rows[at]]
-            hit = np.float32(entry > 0)
-            entry -= entry > 0
-            out[0, at], out[1, at] = hit * vs[entry], hit * uk[entry]
-            at += 1
-        for entry in range(start[query], start[query + 1]):
-            place[found[entry]] = 0
-        first = at
-    return out

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -15,7 +13,7 @@ from pipeline.evaluation.metrics import METRICS, clustered_error, figures
 from pipeline.evaluation.prequential import Prequential, Setup
 from pipeline.evaluation.report import difference, report
 from pipeline.recipe import home
-from tests.evaluating import CLICK, DISLIKE, FORGET, GLANCE, VIEW, Did, stream
+from tests.evaluating import CLICK, DISLIKE, FORGET, GLANCE, VIEW, Did, numbers, stream
 from tests.retrieving import entry
 
 ITEMS = "abcdefgh"
@@ -59,15 +57,6 @@ def test_any_stream_gives_defined_figures(
     assert (one.rank >= 1).all()
     assert ((one.arranged >= 1) & (np.isfinite(one.arranged) == np.isfinite(one.rank))).all()
     assert [number for path, number in numbers(difference(one, other)) if not path.endswith("n") and number] == []
-
-
-def numbers(found: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in a report."""
-    if isinstance(found, dict):
-        for name, value in found.items():
-            yield from numbers(value, f"{path}.{name}")
-    elif isinstance(found, int | float):
-        yield path, found
 
 
 ranks = st.one_of(st.floats(1, 50), st.just(math.inf))

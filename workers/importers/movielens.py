@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from workers.importers.dataset import Check, Data, Dataset, DatasetError, Moment, checked
+from workers.importers.ratings import Line, likes, table, whole_number
 
 # strptime's %b would follow the locale.
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
@@ -24,36 +25,18 @@ def read(folder: Path, min_rating: float = 4.0, check: Check | None = None) -> D
     genres = _genres(folder / "u.genre")
     films = [
         checked(_film(cells, genres, where), check, where)
-        for where, cells in _rows(folder / "u.item", "|", 5 + len(genres))
+        for where, cells in _table(folder / "u.item", "|", 5 + len(genres))
     ]
-    ratings = _rows(folder / "u.data", "\t", 4)
-    likes = [
-        checked(_like(cells, where), check, where) for where, cells in ratings if _number(cells[2], where) >= min_rating
-    ]
-    likes.sort(key=lambda moment: moment[1]["time"])
-    below = len(ratings) - len(likes)
-    return Dataset(
-        name=f"MovieLens ({folder.name})",
-        catalog=films,
-        stream=likes,
-        left_out=f"{below:,} of {len(ratings):,} ratings below {min_rating:g}" if below else "",
-    )
+    stream, left_out = likes(_table(folder / "u.data", "\t", 4), min_rating, _event_id, check)
+    return Dataset(f"MovieLens ({folder.name})", films, stream, left_out)
 
 
-def _rows(file: Path, separator: str, cells: int) -> list[tuple[str, list[str]]]:
-    try:
-        lines = file.read_text(encoding="latin-1").split("\n")
-    except OSError as error:
-        raise DatasetError(f"{file}: {error.strerror}; expected the official MovieLens 100K folder") from None
-    rows = [(f"{file}:{n}", line.rstrip("\r").split(separator)) for n, line in enumerate(lines, 1) if line.strip()]
-    for where, row in rows:
-        if len(row) != cells:
-            raise DatasetError(f"{where}: expected {cells} fields separated by {separator!r}, found {len(row)}")
-    return rows
+def _table(file: Path, separator: str, cells: int) -> list[Line]:
+    return table(file, cells, separator, "latin-1", "MovieLens 100K")
 
 
 def _genres(file: Path) -> list[str]:
-    named = {_number(cells[1], where): cells[0] for where, cells in _rows(file, "|", 2)}
+    named = {whole_number(cells[1], where): cells[0] for where, cells in _table(file, "|", 2)}
     if sorted(named) != list(range(len(named))):
         raise DatasetError(f"{file}: expected genres numbered from 0 without a gap, found {sorted(named)}")
     return [named[number] for number in range(len(named))]
@@ -79,22 +62,5 @@ def _release(text: str, where: str) -> str:
         raise DatasetError(f"{where}: expected a release date such as 01-Jan-1995, found {text!r}") from None
 
 
-def _like(cells: list[str], where: str) -> Moment:
-    user, item, rating, seconds = cells
-    return "event", {
-        "user_id": user,
-        "item_id": item,
-        "action": "like",
-        "value": _number(rating, where),
-        "time": 1000 * _number(seconds, where),
-        # Nobody rates a film twice in this data set: the pair names the event, and importing twice is harmless
-        # within the idempotency window.
-        "event_id": f"movielens-{user}-{item}",
-    }
-
-
-def _number(text: str, where: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise DatasetError(f"{where}: expected a whole number, found {text!r}") from None
+def _event_id(user: str, item: str, _: str) -> str:
+    return f"movielens-{user}-{item}"  # nobody rates a film twice in this data set

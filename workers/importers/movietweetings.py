@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workers.importers.dataset import Check, Data, Dataset, DatasetError, Moment, checked
+from workers.importers.dataset import Check, Data, Dataset, Moment, checked
+from workers.importers.ratings import Line, likes, table
 
 
 def read(folder: Path, min_rating: float = 8.0, check: Check | None = None) -> Dataset:
@@ -16,33 +17,13 @@ def read(folder: Path, min_rating: float = 8.0, check: Check | None = None) -> D
 
     Raises DatasetError, naming file and line, if the folder is not of this format or `check` refuses an object.
     """
-    films = [checked(_film(cells), check, where) for where, cells in _rows(folder / "movies.dat", 3)]
-    ratings = _rows(folder / "ratings.dat", 4)
-    likes = [
-        checked(_like(cells, where), check, where) for where, cells in ratings if _number(cells[2], where) >= min_rating
-    ]
-    likes.sort(key=lambda moment: moment[1]["time"])
-    below = len(ratings) - len(likes)
-    return Dataset(
-        name=f"MovieTweetings ({folder.name})",
-        catalog=films,
-        stream=likes,
-        left_out=f"{below:,} of {len(ratings):,} ratings below {min_rating:g}" if below else "",
-    )
+    films = [checked(_film(cells), check, where) for where, cells in _table(folder / "movies.dat", 3)]
+    stream, left_out = likes(_table(folder / "ratings.dat", 4), min_rating, _event_id, check)
+    return Dataset(f"MovieTweetings ({folder.name})", films, stream, left_out)
 
 
-def _rows(file: Path, cells: int) -> list[tuple[str, list[str]]]:
-    try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise DatasetError(f"{file}: {error.strerror}; expected the official MovieTweetings folder") from None
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{file}: expected UTF-8, found {error}") from None
-    rows = [(f"{file}:{n}", line.rstrip("\r").split("::")) for n, line in enumerate(lines, 1) if line.strip()]
-    for where, row in rows:
-        if len(row) != cells:
-            raise DatasetError(f"{where}: expected {cells} fields separated by '::', found {len(row)}")
-    return rows
+def _table(file: Path, cells: int) -> list[Line]:
+    return table(file, cells, "::", "UTF-8", "MovieTweetings")
 
 
 def _film(cells: list[str]) -> Moment:
@@ -50,22 +31,5 @@ def _film(cells: list[str]) -> Moment:
     return "item", film
 
 
-def _like(cells: list[str], where: str) -> Moment:
-    user, item, rating, seconds = cells
-    return "event", {
-        "user_id": user,
-        "item_id": item,
-        "action": "like",
-        "value": _number(rating, where),
-        "time": 1000 * _number(seconds, where),
-        # One tweet rates one film: the pair and the time name the event, and importing twice is harmless within the
-        # idempotency window.
-        "event_id": f"movietweetings-{user}-{item}-{seconds}",
-    }
-
-
-def _number(text: str, where: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise DatasetError(f"{where}: expected a whole number, found {text!r}") from None
+def _event_id(user: str, item: str, seconds: str) -> str:
+    return f"movietweetings-{user}-{item}-{seconds}"  # one tweet rates one film

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from pipeline.model.trends import HALF_LIVES_MS
 from pipeline.queries import Queries, evidence, logits
 from pipeline.recipe import home
 from pipeline.selection import Proposals
-from tests.evaluating import DISLIKE, FORGET, GLANCE, Alike, Did, plain, stream, told
+from tests.evaluating import DISLIKE, FORGET, GLANCE, Alike, Did, numbers, plain, stream, told
 from tests.retrieving import entry
 
 
@@ -189,15 +189,6 @@ def test_little_gives_defined_figures(text: str) -> None:
         found = report(run(told(text), setup), setup)
         assert found["events"] == len(text.split())
         assert not [path for path, number in numbers(found) if not math.isfinite(number)]
-
-
-def numbers(found: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in a report."""
-    if isinstance(found, dict):
-        for name, value in found.items():
-            yield from numbers(value, f"{path}.{name}")
-    elif isinstance(found, int | float):
-        yield path, found
 
 
 def test_two_runs_print_the_same_and_a_sample_asks_less() -> None:
