@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.faults.looking import each
 from tests.faults.run import Run
 from tests.waiting import eventually
 from workers.wire.feed import read_pair
@@ -11,7 +12,7 @@ from workers.wire.state import decode_state
 async def answered(run: Run, within_s: float = 60.0) -> int:
     """Wait until every user's feed on `feeds` is as new as what `states` asks for now; how many users that are."""
     due: dict[bytes, int] = {}
-    for record in await run.read("states"):
+    async for record in each(run.settings, "states"):
         if record.value is None:  # forgotten: nothing is due but what comes later
             due.pop(record.key, None)
             continue
@@ -21,7 +22,7 @@ async def answered(run: Run, within_s: float = 60.0) -> int:
 
     async def all_of_them() -> bool:
         found: dict[bytes, int] = {}
-        for record in await run.read("feeds"):
+        async for record in each(run.settings, "feeds"):
             found[record.key] = max(found.get(record.key, 0), read_pair(record.headers).version)
         return all(found.get(user, 0) >= version for user, version in due.items())
 

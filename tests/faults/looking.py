@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import redis
@@ -16,6 +17,11 @@ from workers.store import Position, Store
 
 async def read(settings: Settings, dataset: str) -> list[Any]:
     """Every record of a topic, read from its beginning."""
+    return [record async for record in each(settings, dataset)]
+
+
+async def each(settings: Settings, dataset: str) -> AsyncIterator[Any]:
+    """Every record of a topic, from its beginning, in log order within a partition: for more than memory holds."""
     consumer = await kafka.start_consumer(settings, group=None)
     try:
         topic = settings.topic(dataset)
@@ -23,13 +29,12 @@ async def read(settings: Settings, dataset: str) -> list[Any]:
         consumer.assign(tps)
         starts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
         await consumer.seek_to_beginning(*tps)
-        found: list[Any] = []
         missing = {tp for tp in tps if ends[tp] > starts[tp]}
         while missing:
             for records in (await consumer.getmany(timeout_ms=500)).values():
-                found += records
+                for record in records:
+                    yield record
             missing = {tp for tp in missing if await consumer.position(tp) < ends[tp]}
-        return found
     finally:
         await consumer.stop()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,8 +48,11 @@ async def judge(
 ) -> Verdict:
     """Replay the log in the oracle and compare. `vectors`: the frozen model, item hash -> e_in. `log`: the events to
     replay, where the topic does not hold all of them any more."""
-    log = sorted(await looking.read(settings, "events") if log is None else log, key=lambda r: (r.partition, r.offset))
-    records = [oracle.Record(r.key, r.value, r.headers, r.timestamp, r.partition, r.offset) for r in log]
+    if log is None:
+        records = [_recorded(record) async for record in looking.each(settings, "events")]
+    else:
+        records = [_recorded(record) for record in log]
+    records.sort(key=lambda record: (record.partition, record.offset))
     rules = oracle.Rules(now=int(time.time() * 1000), clock=settings.clock, partitions=settings.kafka.partitions)
     expected = oracle.replay(records, rules)
     verdict = Verdict(len(expected.users), len(records), len(expected.bad), expected.duplicates)
@@ -57,8 +60,12 @@ async def judge(
     positions = await lookout.positions()
     ends = await lookout.log_ends()
     verdict.positions_wrong = [p for p, end in ends.items() if end and (p not in positions or positions[p].next != end)]
-    _compare_announced(expected, await looking.read(settings, "states"), verdict)
+    await _compare_announced(expected, looking.each(settings, "states"), verdict)
     return verdict
+
+
+def _recorded(record: Any) -> oracle.Record:
+    return oracle.Record(record.key, record.value, record.headers, record.timestamp, record.partition, record.offset)
 
 
 def _compare_users(
@@ -76,9 +83,9 @@ def _compare_users(
             verdict.wrong_embeddings.append(user)
 
 
-def _compare_announced(expected: oracle.Replay, announced: Iterable[Any], verdict: Verdict) -> None:
+async def _compare_announced(expected: oracle.Replay, announced: AsyncIterator[Any], verdict: Verdict) -> None:
     versions: dict[str, int] = {}
-    for record in announced:
+    async for record in announced:
         user = record.key.decode()
         if record.value is None:
             last = int(dict(record.headers)["offset"])
