@@ -160,7 +160,7 @@ def piped(settings: Settings) -> Iterator[tuple[Pipeline, Run[Any]]]:
 
         def run(body: Awaitable[Any]) -> Any:
             async def bounded() -> Any:
-                return await asyncio.wait_for(body, 60)
+                return await asyncio.wait_for(body, 120)
 
             return runner.run(bounded())
 

@@ -11,7 +11,7 @@ T = TypeVar("T")
 _POLL_S = 0.02
 
 
-def run(awaitable: Awaitable[T], within_s: float = 60.0) -> T:
+def run(awaitable: Awaitable[T], within_s: float = 120.0) -> T:
     """Run a coroutine in a loop of its own; TimeoutError when it takes longer."""
 
     async def bounded() -> T:
@@ -20,7 +20,7 @@ def run(awaitable: Awaitable[T], within_s: float = 60.0) -> T:
     return asyncio.run(bounded())
 
 
-async def eventually(holds: Callable[[], Awaitable[T]], within_s: float = 20.0) -> T:
+async def eventually(holds: Callable[[], Awaitable[T]], within_s: float = 45.0) -> T:
     """Ask until the answer is truthy, and return it; AssertionError with the last one after `within_s`."""
     deadline = time.monotonic() + within_s
     while True:

@@ -110,9 +110,13 @@ def test_what_has_been_learned_does_not_bring_a_deleted_item_back(running: tuple
         await pipe.until_shown("hunter", "ghost")
         await pipe.delete("ghost")
         await pipe.until_hidden("hunter", "ghost")
-        learned = pipe.process.stats()["trainer"]["of_deleted_items"]
-        await pipe.act("fan-3", "ghost")
-        await pipe.counted("trainer", "of_deleted_items", learned + 1)
+        refused = pipe.process.stats()["trainer"]["of_deleted_items"]
+
+        async def not_learned() -> bool:  # the trainer follows the catalogue for itself, and may hear of it later
+            await pipe.act("fan-3", "ghost")
+            return bool(pipe.process.stats()["trainer"]["of_deleted_items"] > refused)
+
+        await eventually(not_learned)
         assert "ghost" not in await pipe.shown("hunter")
 
     run(body())
@@ -123,14 +127,17 @@ def test_an_item_expires(running: tuple[Pipeline, Run[Any]]) -> None:
     pipe, run = running
 
     async def body() -> None:
-        end = int(time.time() * 1000) + 1500
-        await pipe.publish("brief", published_at=BORN, expires_at=end)
-        await pipe.publish("long", published_at=BORN, expires_at=rfc3339(end + 3_600_000))
-        await pipe.publish("over", published_at=BORN, expires_at=end - 5000)
-        await pipe.until_shown("reader", "brief", "long")
-        assert "over" not in await pipe.shown("reader")
-        assert "long" in await pipe.until_hidden("reader", "brief")
-        assert int(time.time() * 1000) >= end
+        now = int(time.time() * 1000)
+        ends = {f"brief-{ms}": now + ms for ms in (1500, 6000, 15_000)}  # on a slow machine the first may go unseen
+        for item, end in ends.items():
+            await pipe.publish(item, published_at=BORN, expires_at=end)
+        await pipe.publish("over", published_at=BORN, expires_at=now - 3500)
+        await pipe.publish("long", published_at=BORN, expires_at=rfc3339(now + 3_600_000))
+        shown = await pipe.until_shown("reader", "long")  # the last of them: all are known
+        assert "over" not in shown
+        brief = next(item for item in ends if item in shown)
+        assert "long" in await pipe.until_hidden("reader", brief)
+        assert int(time.time() * 1000) >= ends[brief]
 
     run(body())
 

@@ -93,9 +93,12 @@ def test_only_the_marker_is_left(make_settings: MakeSettings, capsys: pytest.Cap
 
 async def go_on(pipe: Pipeline) -> None:
     """The others carry on: what a client held of its last fetch makes room."""
+    before = pipe.process.stats()
     for user in OTHERS:
         await pipe.answer(user, await pipe.act(user, "i-1"))
     await pipe.publish("i-9", title="Item 9")
+    await pipe.counted("trainer", "learned", before["trainer"]["learned"] + len(OTHERS))
+    await pipe.counted("recent", "recent_events", before["recent"]["recent_events"] + len(OTHERS))
 
 
 def test_compaction_leaves_nothing(make_settings: MakeSettings, broker_backing: backing.Backing) -> None:
@@ -112,7 +115,7 @@ def test_compaction_leaves_nothing(make_settings: MakeSettings, broker_backing: 
             version = await pipe.act(USER, action="forget")
 
             async def nulls() -> bool:
-                return all(pipe.of(dataset, USER)[-1].value is None for dataset in named)
+                return all([r.value for r in pipe.of(dataset, USER)[-1:]] == [None] for dataset in named)
 
             await eventually(nulls)
             assert len(pipe.of("states", USER)) > 1

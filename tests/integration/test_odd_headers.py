@@ -25,7 +25,7 @@ def test_an_item_with_one_costs_itself_alone(settings: Settings) -> None:
             found = await read(settings, dataset)
             return found if len(found) >= records else []
 
-        return await eventually(enough, 30)
+        return await eventually(enough, 45)
 
     async def body() -> None:
         raw = raw_batch([(b"i-1", good, []), (b"i-2", odd, [(NAME, b"\x00")]), (b"i-1", good, [])])

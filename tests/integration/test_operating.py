@@ -177,7 +177,7 @@ def test_letters_are_redriven_once_they_are_valid(headrace: Settings, capsys: Ca
         ]  # fmt: skip
         assert "item_id: expected" in verdicts[1]["reason"]
         assert "same record" in verdicts[3]["reason"]
-        assert notes[-1] == "3 would be written, 2 refused"
+        assert "3 would be written, 2 refused" in notes
         assert await read(headrace, "events") == []
         assert await command("dead-letters", "redrive", "0", "4", "2-2") == 0
         assert "3 written, 0 refused" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from pipeline.blob import durable
 from tests import oracle
 from tests.conftest import MakeSettings
 from tests.faults.run import Run
-from tests.waiting import run
+from tests.waiting import eventually, run
 from workers import kafka, topics
 from workers.outside import verify as verifying
 from workers.outside.rebuild import RebuildRefused, Rebuilt, rebuild
@@ -412,13 +412,21 @@ def test_states_of_another_log_are_refused(make_settings: MakeSettings) -> None:
 
 
 async def recreated(settings: Settings) -> None:
-    """The topics that are missing; one that is still being deleted is asked for again."""
-    for _ in range(50):
+    """`events`, which is being deleted, anew."""
+
+    async def gone() -> bool:
+        async with kafka.admin(settings) as client:
+            return settings.topic("events") not in await client.list_topics()
+
+    async def made() -> bool:
         try:
             await topics.ensure(settings)
-            return
-        except topics.TopicsRefused:
-            await asyncio.sleep(0.2)
+        except topics.TopicsRefused:  # it is not gone everywhere
+            return False
+        return True
+
+    await eventually(gone)
+    await eventually(made)
 
 
 def test_users_are_carried_over_to_another_prefix(make_settings: MakeSettings) -> None:

@@ -19,10 +19,10 @@ pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 SCALED = ("embedding", "retrieval")
 
 
-async def owners(pipe: Pipeline) -> set[str]:
-    """Who claimed the partitions of `events`, by what the store says."""
+async def owned_by(pipe: Pipeline, workers: int) -> bool:
+    """Whether so many have claimed the partitions of `events`, by what the store says."""
     positions = await pipe.store.positions(range(pipe.settings.kafka.partitions))
-    return {position.owner for position in positions.values()}
+    return len({position.owner for position in positions.values()}) == workers
 
 
 def handled(process: Process) -> list[int]:
@@ -50,18 +50,14 @@ def test_workers_come_and_go_under_load(make_settings: MakeSettings) -> None:
         async with Run(settings) as run, pipeline(settings) as pipe:
             async with run.load(50, forget=0.0, bad=0.0):
                 await go_on(pipe.process)
-                assert len(await owners(pipe)) == 1
+                await eventually(lambda: owned_by(pipe, 1))
                 async with hosted(settings, SCALED) as second:
                     await asyncio.wait_for(second.ready(), 60)
                     await go_on(pipe.process, second)
-                    assert len(await owners(pipe)) == 2
+                    await eventually(lambda: owned_by(pipe, 2))
                     assert not second.failed.done()
                 await go_on(pipe.process)
-
-                async def alone() -> bool:
-                    return len(await owners(pipe)) == 1
-
-                await eventually(alone)
+                await eventually(lambda: owned_by(pipe, 1))
             lag = await drained(settings, pipe.store, pipe.process.lag)
             assert lag.total == 0
             found = await audit(settings)

@@ -260,9 +260,9 @@ def test_strangers_are_refused_with_one_line(
 ) -> None:
     if flags.get("store_ca_file") == "other":
         flags = {"store_ca_file": str(secured.Certificates(tmp_path).ca)}
-    settings = settings_of(secured_store, "embedding", **flags)
+    settings = settings_of(secured_store, "embedding", store_connect_timeout_s=50.0, **flags)
     with pytest.raises(StoreRefused, match=said) as error:
-        run(Store.connect(settings), within_s=4)  # long before its patience is over
+        run(Store.connect(settings), within_s=25)  # long before its patience is over
     assert secured.password("embedding") not in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -59,7 +59,7 @@ def test_a_claim_notes_when(store_settings: Settings, server: redis.Redis) -> No
 
     run(main())
     noted = server.hget(f"{store_settings.prefix}:o:{{3}}", "claimed_at")
-    assert abs(int(noted or 0) - server.time()[0]) <= 5
+    assert abs(int(noted or 0) - server.time()[0]) <= 60
 
 
 @pytest.mark.parametrize("field", ["next", "sent"])
@@ -233,7 +233,7 @@ def test_only_newer_feeds_are_stored(store_settings: Settings, server: redis.Red
             for write, taken, stored in steps:
                 assert await store.put_feeds([write]) == [taken]
                 assert await store.read_feed(3, "u-1") == stored
-            assert 7 * DAY_S - 5 <= server.ttl(store.feed_key(3, "u-1")) <= 7 * DAY_S
+            assert 7 * DAY_S - 60 <= server.ttl(store.feed_key(3, "u-1")) <= 7 * DAY_S
             assert await store.put_feeds([feed(1, 1, user="u-2"), feed(3, 3), feed(1, 1, user="u-3")]) == [
                 True,
                 False,

@@ -55,7 +55,7 @@ async def training(settings: Settings, name: str, *, crash: bool = False) -> Asy
     writer = ModelWriter(settings, producer, name, lambda: TrainerCore(settings, Rules.of(settings)))
     running = asyncio.create_task(writer.run())
     try:
-        await asyncio.wait_for(writer.standing_by.wait(), 30)
+        await asyncio.wait_for(writer.standing_by.wait(), 60)
         yield writer
     finally:
         if crash:
@@ -84,7 +84,7 @@ async def until(holds: Callable[[], bool]) -> None:
     async def asked() -> bool:
         return holds()
 
-    await eventually(asked, within_s=30)
+    await eventually(asked)
 
 
 async def learned(writer: ModelWriter, events: int) -> None:

@@ -27,12 +27,13 @@ from workers.settings import Settings
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
 FAST: dict[str, Any] = {"kafka_session_timeout_s": 6.0, "kafka_heartbeat_s": 0.2}
+PATIENCE_S = 5.0
 
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A watchdog whose patience is over in seconds."""
-    monkeypatch.setattr(lanes, "_STUCK_AFTER_S", 3.0)
+    """A watchdog whose patience is over in seconds, but for which no start is too slow."""
+    monkeypatch.setattr(lanes, "_STUCK_AFTER_S", PATIENCE_S)
     monkeypatch.setattr(lanes, "_STUCK_AFTER_SESSIONS", 0)
     monkeypatch.setattr(lanes, "_ENDS_EVERY_S", 0.5)
 
@@ -70,7 +71,7 @@ async def stranger(settings: Settings, group: str) -> Any:
         async def member() -> bool:
             return bool(consumer.assignment())
 
-        await eventually(member, 30)
+        await eventually(member, 60)
         yield
     finally:
         await consumer.stop()
@@ -115,7 +116,7 @@ def test_a_consumer_that_fetches_nothing(make_settings: MakeSettings, made: list
         consumer.pause(*consumer.assignment())
         for _ in range(3):
             await lab.write("u", click("u"))
-        await ended(lab, "no progress for 3 s although there is lag")
+        await ended(lab, f"no progress for {PATIENCE_S:.0f} s although there is lag")
 
     in_lab(make_settings(**FAST), body)
 
@@ -133,7 +134,7 @@ def test_a_partition_that_is_never_claimed(make_settings: MakeSettings, monkeypa
 
     async def body() -> None:
         async with hosted(settings, ["embedding"]) as process:
-            with pytest.raises(LaneRefused, match=r"\[2\]: assigned, but not claimed for 3 s"):
+            with pytest.raises(LaneRefused, match=rf"\[2\]: assigned, but not claimed for {PATIENCE_S:.0f} s"):
                 await asyncio.wait_for(asyncio.shield(process.failed), 60)
 
     run(body(), 90)
@@ -147,7 +148,7 @@ def test_a_member_whose_heartbeats_end(make_settings: MakeSettings, made: list[L
             return True
 
         made[0]._consumer._coordinator._do_heartbeat = never
-        await ended(lab, "took no heartbeat for 3 s")
+        await ended(lab, f"took no heartbeat for {PATIENCE_S:.0f} s")
 
     in_lab(make_settings(**FAST), body)
 
@@ -179,8 +180,8 @@ def test_a_store_that_is_away_longer_than_patience_restarts_nobody(
         for user in users:
             await lab.write(user, click(user))
 
-        async def for_long() -> bool:  # a repeated call waits for a second at most, and the patience is three
-            return int(lab.process.stats()["embedding"]["retries"]) > retries + 20
+        async def for_long() -> bool:  # a repeated call soon waits for half a second at least: longer than patience
+            return int(lab.process.stats()["embedding"]["retries"]) > retries + 18
 
         await eventually(for_long, 60)
         server.start()
@@ -189,7 +190,7 @@ def test_a_store_that_is_away_longer_than_patience_restarts_nobody(
             async def applied(user: str = user) -> bool:
                 return int(decode([await lab.blob(user)]).count[0]) == 2
 
-            await eventually(applied, 30)
+            await eventually(applied, 60)
         assert not lab.process.failed.done()
 
     in_lab(settings, body)
