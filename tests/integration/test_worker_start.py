@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,16 +39,20 @@ def worker(root: Path, log: Path, **environ: str) -> Iterator[subprocess.Popen[b
         process.wait()
 
 
-@pytest.mark.parametrize("missing", ["kafka_bootstrap", "store_url"])
-def test_it_gives_up_in_time(missing: str, store_url: str, prefix: str, root: Path, tmp_path: Path) -> None:
-    where = {"kafka_bootstrap": NOWHERE, "store_url": store_url}
-    where[missing] = NOWHERE if missing == "kafka_bootstrap" else f"redis://{NOWHERE}/0"
-    patience = {"kafka_connect_timeout_s": "0.5", "store_connect_timeout_s": "0.5"}
-    log = tmp_path / "log"
-    _install(store_url, prefix, root)
-    with worker(root, log, prefix=prefix, **where, **patience) as process:
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("missing", "nowhere"),
+    [("kafka", {"kafka_bootstrap": NOWHERE}), ("store", {"store_url": f"redis://{NOWHERE}/0"})],
+)
+def test_it_gives_up_in_time(
+    missing: str, nowhere: dict[str, str], make_settings: MakeSettings, root: Path, tmp_path: Path
+) -> None:
+    settings, log = make_settings(), tmp_path / "log"
+    there = {"kafka_bootstrap": settings.kafka.bootstrap, "store_url": settings.store.url, "kafka_partitions": "4"}
+    patience = {f"{missing}_connect_timeout_s": "0.5"}
+    with worker(root, log, prefix=settings.prefix, **{**there, **nowhere, **patience}) as process:
         assert process.wait(60) == 1
-    assert f"{NOWHERE} did not answer within 0.5 s" in log.read_text().splitlines()[-1]
+    assert f"headrace: {missing}: {NOWHERE} did not answer within 0.5 s" in log.read_text().splitlines()[-1]
 
 
 @pytest.mark.parametrize("missing", ["broker", "functions"])
@@ -67,10 +70,8 @@ def test_it_ends_when_told_to_while_it_waits(
             return "broker not ready" in text or "waiting for the store's functions" in text
 
         run(eventually(waits, 60))
-        begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-        assert time.monotonic() - begun < 15
+        assert process.wait(30) == 0  # whose patience is over ends with 1
 
 
 @pytest.mark.kafka
