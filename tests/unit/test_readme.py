@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import reduce
 from pathlib import Path
@@ -54,6 +55,13 @@ def test_actions() -> None:
 
 def yes(value: bool) -> str:
     return "yes" if value else ""
+
+
+def test_the_feed_is_one_that_subscribers_read() -> None:
+    found = re.search(r"```json\n(.*?)```", README, re.DOTALL)
+    golden = json.loads((ROOT / "tests/golden/v1/feed.json").read_text())["value"]
+    assert found is not None
+    assert json.loads(found[1]) == json.loads(golden)
 
 
 def test_decisions_are_numbered_without_gaps_and_say_their_number() -> None:
