@@ -6,12 +6,13 @@ A fault that bit nothing proves nothing: a test that passes without a bite fails
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tests.faults.processes import COMMAND_LINE
+from tests.faults.processes import COMMAND_LINE, Stopwatch
 from tests.faults.run import Run
 from tests.faults.verdict import Verdict
 from workers.settings import Settings
@@ -72,6 +73,13 @@ class Fault:
     def recovered(self, seconds: float) -> None:
         """It took so long until all was well again; the table tells the longest."""
         self.row.recovery_s = max(seconds, self.row.recovery_s or 0.0)
+
+    @contextlib.contextmanager
+    def recovery(self) -> Iterator[None]:
+        """What the block waits for is the recovery: `recovered` after as long as it took."""
+        watch = Stopwatch()
+        yield
+        self.recovered(watch.seconds())
 
     def prove(self, settings: Settings, proof: Callable[[Run], Awaitable[None]], *, frozen_model: bool = True) -> None:
         """Run a proof on a prefix of its own; no process survives it. Of a proof that fails, the workers' last words

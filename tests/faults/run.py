@@ -5,10 +5,11 @@ What the proofs of all faults are written with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, ParamSpec, Self, Unpack
 
 import numpy as np
 
@@ -20,11 +21,24 @@ from tests.waiting import eventually
 from workers.settings import Settings
 from workers.store import Position
 
+P = ParamSpec("P")
 SESSION_S = 6.0  # the shortest that a broker's defaults allow
 # A dead member is noticed as soon as a broker's defaults allow; small embeddings.
 FAST: dict[str, Any] = {"kafka_session_timeout_s": SESSION_S, "kafka_heartbeat_s": 0.5, "model_dimension": 16}
 # Holds a worker between the store's answer and the announcement, so that it lags and a kill hits the worst moment.
 SLOW = {"HEADRACE_FAILPOINT_AFTER_APPLY": "pause:0.2"}
+
+
+def timed(wait: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, Coroutine[Any, Any, float]]:
+    """`wait`, which returns the seconds it took: whatever it asks before it waits is part of them."""
+
+    @functools.wraps(wait)
+    async def waited(*args: P.args, **kwargs: P.kwargs) -> float:
+        watch = Stopwatch()
+        await wait(*args, **kwargs)
+        return watch.seconds()
+
+    return waited
 
 
 class Run:
@@ -139,19 +153,19 @@ class Run:
 
         await eventually(all_have_some, within_s)
 
-    async def owns_all(self, worker: Worker, within_s: float = 60.0) -> float:
+    @timed
+    async def owns_all(self, worker: Worker, within_s: float = 60.0) -> None:
         """Wait until `worker` has claimed every partition, and nobody after it; the seconds it took."""
-        watch = Stopwatch()
 
         async def all_its() -> bool:
             return len(await self.owned_by(worker)) == self.settings.kafka.partitions
 
         await eventually(all_its, within_s)
-        return watch.seconds()
 
-    async def all_moving(self, within_s: float = 90.0) -> float:
+    @timed
+    async def all_moving(self, within_s: float = 90.0) -> None:
         """Wait, under load, until every partition's position has moved on from where it is now; the seconds it took."""
-        watch, before = Stopwatch(), await self.positions()
+        before = await self.positions()
 
         async def moved() -> bool:
             now = await self.positions()
@@ -161,11 +175,11 @@ class Run:
             )
 
         await eventually(moved, within_s)
-        return watch.seconds()
 
-    async def drained(self, within_s: float = 90.0) -> float:
+    @timed
+    async def drained(self, within_s: float = 90.0) -> None:
         """Wait until everything is applied, and everything applied is announced; the seconds it took."""
-        watch, ends = Stopwatch(), await self.log_ends()
+        ends = await self.log_ends()
 
         async def at_end() -> bool:
             positions = await self.positions()
@@ -174,7 +188,6 @@ class Run:
             )
 
         await eventually(at_end, within_s)
-        return watch.seconds()
 
     async def verdict(self, log: Sequence[Any] | None = None) -> Verdict:
         """Replay the log (or `log`, read before retention cut it) in the oracle and compare."""

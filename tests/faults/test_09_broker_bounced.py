@@ -15,7 +15,6 @@ from tests.backing import Backing
 from tests.conftest import settings_maker
 from tests.faults.account import Fault
 from tests.faults.nodes import COUNT, Nodes, broker_nodes
-from tests.faults.processes import Stopwatch
 from tests.faults.run import FAST, Run
 from tests.waiting import eventually
 from workers import kafka
@@ -54,14 +53,13 @@ def test_broker_bounced(fault: Fault, store_url: str) -> None:
         async with run.load():
             await run.owning(*workers)
             for killed in [*([node] for node in nodes.numbers[:alone]), list(nodes.numbers)]:
-                watch = Stopwatch()
-                for node in killed:
-                    await asyncio.to_thread(nodes.kill, node)
-                    fault.bit("killed", 1)
-                if len(killed) == COUNT:
-                    await asyncio.to_thread(nodes.start_all)
-                await run.all_moving(BACK_WITHIN_S)
-                fault.recovered(watch.seconds())
+                with fault.recovery():
+                    for node in killed:
+                        await asyncio.to_thread(nodes.kill, node)
+                        fault.bit("killed", 1)
+                    if len(killed) == COUNT:
+                        await asyncio.to_thread(nodes.start_all)
+                    await run.all_moving(BACK_WITHIN_S)
                 await asyncio.to_thread(nodes.start_all)
                 await all_in_sync(run, nodes)
         await run.drive_up_to(events)

@@ -15,7 +15,6 @@ from aiokafka import errors
 
 from tests.faults.account import Fault
 from tests.faults.mock_cluster import Api, MockCluster, mock_cluster
-from tests.faults.processes import Stopwatch
 from tests.faults.run import FAST, SLOW, Run
 from tests.stores import opened
 from tests.waiting import eventually
@@ -133,10 +132,9 @@ def test_protocol_errors(fault: Fault, settings: Settings, cluster: MockCluster)
             await run.drained()
             for api, answers in ANSWERS.items():
                 for error in answers[:each]:
-                    watch = Stopwatch()
-                    await answer_with(run, cluster, api, error)
+                    with fault.recovery():
+                        await answer_with(run, cluster, api, error)
                     fault.bit(api.name.lower(), 1)
-                    fault.recovered(watch.seconds())
             verdict = await fault.settled(run)
         fault.saw("announced again", verdict.announced_again)
         fault.saw("restarts", len(run.workers) - len(ROLES))

@@ -16,7 +16,7 @@ from tests.faults.account import Fault
 from tests.faults.configs import configured
 from tests.faults.feeds import answered
 from tests.faults.nodes import Nodes, broker_nodes
-from tests.faults.processes import Stopwatch, Worker
+from tests.faults.processes import Worker
 from tests.faults.run import FAST, SLOW, Run
 from tests.waiting import eventually
 
@@ -81,11 +81,10 @@ def test_announcements_not_taken_in_time(fault: Fault, store_url: str) -> None:
         if ends:
             await ended(worker)
         await asyncio.to_thread(nodes.thaw, 1)
-        watch = Stopwatch()
-        if ends:
-            worker = run.spawn()
-        verdict = await fault.settled(run)
-        fault.recovered(watch.seconds())
+        with fault.recovery():
+            if ends:
+                worker = run.spawn()
+            verdict = await fault.settled(run)
         fault.saw("announced again", verdict.announced_again)
         assert worker.runs
 

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import MakeSettings
 from tests.faults.account import Fault
 from tests.faults.configs import cut
-from tests.faults.processes import Stopwatch, Worker
+from tests.faults.processes import Worker
 from tests.faults.run import FAST, SESSION_S, Run
 from tests.faults.schooling import SEEDS, Exam, School, items_of, replica_of, taught
 from tests.waiting import eventually
@@ -113,6 +113,15 @@ async def assert_learned(fault: Fault, run: Run, school: School) -> None:
     assert found > 2 * exam.quality(replica_of(run.settings, []))
 
 
+async def assert_well(fault: Fault, run: Run, trainers: Trainers, school: School) -> list[Any]:
+    """All of `states` is learned, one wrote at a time, and the feeds are good; the records of `model`."""
+    await trainers.learned_all()
+    records = await run.read("model")
+    assert_one_writer(records)
+    await assert_learned(fault, run, school)
+    return records
+
+
 def test_trainer_killed_in_mid_flush(fault: Fault, make_settings: MakeSettings) -> None:
     kills = fault.amount("kills", short=2, long=10)
     events = fault.amount("events", short=6_000, long=60_000)
@@ -129,16 +138,11 @@ def test_trainer_killed_in_mid_flush(fault: Fault, make_settings: MakeSettings) 
             fault.bit("killed in mid-flush", 1)
             trainers.alive.remove(victim)
             trainers.spawn(**HELD)
-            watch = Stopwatch()
-            await run.driver.write_events(school.events(100))
-            await trainers.flushing()
-            fault.recovered(watch.seconds())
+            with fault.recovery():
+                await run.driver.write_events(school.events(100))
+                await trainers.flushing()
         await run.drained()
-        await trainers.learned_all()
-        records = await run.read("model")
-        assert len(epochs(records)) >= 1 + kills
-        assert_one_writer(records)
-        await assert_learned(fault, run, school)
+        assert len(epochs(await assert_well(fault, run, trainers, school))) >= 1 + kills
         fault.saw("events", run.driver.sent)
 
     fault.prove(make_settings(**FAST), proof, frozen_model=False)
@@ -175,10 +179,8 @@ def test_two_trainers(fault: Fault, make_settings: MakeSettings) -> None:
             return late(await run.read("model"))[1] == []
 
         await eventually(settled, 30)
-        records = await run.read("model")
+        records = await assert_well(fault, run, trainers, school)
         fault.saw("records of deposed writers, written over", late(records)[0])
-        assert_one_writer(records)
-        await assert_learned(fault, run, school)
         assert all(worker.runs for worker in trainers.alive)
 
     fault.prove(make_settings(**FAST), proof, frozen_model=False)
@@ -202,19 +204,15 @@ def test_model_cut(fault: Fault, make_settings: MakeSettings) -> None:
                 trainers.alive.remove(writer)
             await cut(run.settings, "model")
             fault.bit("cut", 1)
-            watch = Stopwatch()
-            if not alive:
-                trainers.spawn(**QUICK)
 
             async def whole() -> bool:
                 return items_of(replica_of(run.settings, await run.read("model"))) == known
 
-            await eventually(whole, 60)
-            fault.recovered(watch.seconds())
-        await trainers.learned_all()
-        records = await run.read("model")
-        assert_one_writer(records)
+            with fault.recovery():
+                if not alive:
+                    trainers.spawn(**QUICK)
+                await eventually(whole, 60)
+        records = await assert_well(fault, run, trainers, school)
         assert epochs(records)[-1] > epochs(before)[-1], "replicas that remember the last writer would drop the new one"
-        await assert_learned(fault, run, school)
 
     fault.prove(make_settings(**FAST), proof, frozen_model=False)

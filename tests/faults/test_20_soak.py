@@ -134,9 +134,8 @@ class Soak:
         kind = kinds[self.rng.integers(len(kinds))]
         await kind()
         self.fault.bit(kind.__name__.replace("_", " "), 1)
-        recovery = Stopwatch()
-        await self.keeps_up()
-        self.fault.recovered(recovery.seconds())
+        with self.fault.recovery():
+            await self.keeps_up()
 
     # ---------------------------------------------------------------- looking
     async def keeps_up(self) -> None:
