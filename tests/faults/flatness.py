@@ -18,10 +18,13 @@ class Slope:
 
     an_hour: float
     error: float  # standard error, an hour
+    hours: float  # that it was seen over
 
-    def grows(self, by: float) -> bool:
-        """Whether it certainly grows by more than `by` an hour: that lies below two standard errors of the slope."""
-        return self.an_hour - 2 * self.error > by
+    def grows(self, by: float, step: float = 0.0) -> bool:
+        """Whether it certainly grows by more than `by` an hour (that lies below two standard errors of the slope), and
+        by more than `step` in all: over a minute any step is a steep slope."""
+        certain = self.an_hour - 2 * self.error
+        return certain > by and certain * self.hours > step
 
 
 def slope(times_s: list[float], values: list[float]) -> Slope:
@@ -35,7 +38,7 @@ def slope(times_s: list[float], values: list[float]) -> Slope:
     gradient = float(hours @ v / (hours @ hours))
     left = v - v.mean() - gradient * hours
     error = float(np.sqrt(left @ left / (BLOCKS - 2) / (hours @ hours)))
-    return Slope(gradient, error)
+    return Slope(gradient, error, float(hours[-1] - hours[0]))
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 After each fault the lag returns to what the load makes; at the end it is 0, users are equal byte for byte, everyone
 has the feed that is due. Workers that nobody kills hold no more memory and no more descriptors than after a third of
-the time: the slope is not certainly above 8 MB an hour.
+the time: their growth is not certainly above 8 MB an hour, and 4 MB in all where the time is short.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from workers.embedded import Server
 pytestmark = pytest.mark.slow
 
 FLAT = 8e6  # bytes an hour
+STEP = 4e6  # bytes that a worker may take at once, when partitions come to it, say; in an hour FLAT is the limit
 LEAKED = 8  # descriptors more at the end than after the warm-up: connections come and go
 LOAD = 0.7  # of what the workers carry
 TRIAL = 20_000  # events of which it is measured what they carry
@@ -173,7 +174,7 @@ class Soak:
             self.fault.saw(f"+- of {role}", round(2 * memory.error / 1e6, 1))
             self.fault.saw(f"descriptors of {role}", record.descriptors[-1])
             if self.fault.long:  # in a minute caches still fill
-                assert not memory.grows(FLAT), f"{role}: {memory}"
+                assert not memory.grows(FLAT, STEP), f"{role}: {memory}"
             assert more <= LEAKED, f"{role}: {more:.1f} descriptors more"
 
 

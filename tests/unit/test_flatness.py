@@ -26,6 +26,16 @@ def test_noise_and_steps_of_the_warm_up_are_no_growth() -> None:
     assert not found.grows(by=1)
 
 
+@pytest.mark.parametrize("minutes", [1.5, 15, 60])
+def test_a_step_is_no_growth_and_a_leak_is(minutes: float) -> None:
+    """At the limits of the soak: a leak of 30 MB an hour is seen from a quarter of an hour on."""
+    times = HOUR[: round(60 * minutes)]
+    stepped = [400e6 + 2e6 * (t > 0.6 * times[-1]) for t in times]
+    leaking = [400e6 + 30e6 * t / 3600 for t in times]
+    assert not slope(times, stepped).grows(8e6, step=4e6)
+    assert slope(times, leaking).grows(8e6, step=4e6) == (minutes >= 15)
+
+
 def test_too_few_samples_are_no_answer() -> None:
     few = HOUR[: 2 * BLOCKS]
     with pytest.raises(ValueError, match="at least 40 samples"):
