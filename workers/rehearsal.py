@@ -9,8 +9,11 @@ import numpy as np
 from pipeline.blob import States
 from pipeline.catalog import Catalog
 from pipeline.model import Model
+from pipeline.model.ranker import EARNED, WARM, Choice
 from pipeline.model.rows import ItemRows
+from pipeline.model.trends import LADDER
 from pipeline.queries import NO_ATTRIBUTES, queries_from
+from pipeline.ranking import Learned
 from pipeline.retrieval import Recipe, build_feeds
 from pipeline.types import RING, Rings
 
@@ -29,8 +32,22 @@ def rehearse(recipe: Recipe, dimension: int) -> int:
         model.put_lists(replace(model.lists(row), reference=1, hashes=(others,) * 4, weights=(weights,) * 4))
     model.neighbourhood.add(np.ones(2, np.uint64), np.arange(2))  # a neighbour took the first and the second
     now = np.ones(1, np.int64)
-    (feed,) = build_feeds(queries_from(_state(), now, model, [NO_ATTRIBUTES]), catalog, model, recipe)
+    queries = queries_from(_state(), now, model, [NO_ATTRIBUTES])
+    (feed,) = build_feeds(queries, catalog, model, recipe)
+    if isinstance(recipe.ranker, Learned):
+        recipe.ranker.served(queries, catalog, model, [0])
+        rehearse_learning(recipe.ranker, model)
+        build_feeds(queries_from(_state(), now, model, [NO_ATTRIBUTES]), catalog, model, recipe)  # by learned weights
     return len(feed.rows)
+
+
+def rehearse_learning(ranker: Learned, model: Model) -> None:
+    """Users of the shop choose from lists until the learned weights serve; `model` is to be thrown away."""
+    layout, places = ranker.layout, np.ones(1 + LADDER, np.float32)
+    features, context = np.zeros((len(layout.columns), 4), np.float32), np.zeros(len(layout.contexts), np.float32)
+    choice = Choice(features, logged=4, total=4, chosen=0, context=context, bucket=0, places=places).sampled(1, seed=1)
+    for _ in range(WARM + EARNED):
+        ranker.take_in(model, choice)
 
 
 def _state() -> States:

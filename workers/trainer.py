@@ -24,6 +24,7 @@ from pipeline.recipe import ENCODING, RECIPES
 from pipeline.seen import WINDOW
 from pipeline.types import ItemVectors, Parameters, hash_id
 from workers.lessons import action_weights, told_by
+from workers.rehearsal import rehearse_learning
 from workers.settings import Settings
 from workers.wire.catalog import Gravestone, read_catalog
 from workers.wire.errors import UnreadableError, WireError, expectation
@@ -82,6 +83,8 @@ class TrainerCore:
         """Load the kernels, before there is a heartbeat to miss."""
         lessons_from(told_by([], self._rules, Counter()), self._weights)
         rehearse(self.model.dimension)
+        if isinstance(self._ranker, Learned):
+            rehearse_learning(self._ranker, Model(ItemRows(), self.model.dimension))
 
     # ---------------------------------------------------------------- following
     def on_model(self, records: Sequence[Record]) -> None:
