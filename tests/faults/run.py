@@ -145,6 +145,15 @@ class Run:
 
         await eventually(runs, within_s)
 
+    async def at_its_worst(self, worker: Worker, within_s: float = 60.0) -> None:
+        """Wait until a SLOW worker has just come to stand between the store's answer and the announcement."""
+        before = worker.logged("fail point after_apply")
+
+        async def stands() -> bool:
+            return worker.logged("fail point after_apply") > before
+
+        await eventually(stands, within_s)
+
     async def owning(self, *workers: Worker, within_s: float = 60.0) -> None:
         """Wait until each of `workers` has claimed partitions."""
 

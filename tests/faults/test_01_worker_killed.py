@@ -23,9 +23,11 @@ def test_worker_killed(fault: Fault, make_settings: MakeSettings) -> None:
         alive = [run.spawn(**SLOW) for _ in range(workers)]
         async with run.load():
             await run.owning_with_lag(*alive)
-            for _ in range(kills):
+            for kill in range(kills):
                 victim = alive.pop(rng.integers(len(alive)))
                 await run.owning_with_lag(victim)
+                if kill == 0:  # so that something is announced again, whatever the others hit
+                    await run.at_its_worst(victim)
                 victim.kill()
                 fault.bit("killed", 1)
                 alive.append(run.spawn(**SLOW))
