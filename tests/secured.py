@@ -144,7 +144,8 @@ def broker(folder: Path) -> Iterator[Broker]:
         "ssl.truststore.location": str(certificates.ca),
         "super.users": "User:ANONYMOUS",  # whoever is on the plaintext listener
     }
-    port, sasl, mtls = backing.free_broker_port(), embedded.free_port(), embedded.free_port()
+    port = backing.free_broker_port(nodes=3)
+    sasl, mtls = port + 1, port + 2
     words = ["up", "--port", str(port), "--listener", f"SASL:SASL_SSL:{sasl}", "--listener", f"MTLS:SSL:{mtls}"]
     for name, value in properties.items():
         words += ["--prop", f"{name}={value}"]
