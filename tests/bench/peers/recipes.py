@@ -49,13 +49,15 @@ ENTRIES = (
         "implicit",
         "ALS, refits and fold-in",
         grid(factors=(32, 64), regularization=(10.0, 30.0, 100.0), alpha=(3.0, 10.0, 40.0), decay=(0.9, 0.7, 0.5))
-        + grid(factors=(64,), regularization=(3.0, 10.0, 30.0), alpha=(100.0, 300.0), decay=(0.7, 0.5, 0.3)),
+        + grid(factors=(64,), regularization=(3.0, 10.0, 30.0), alpha=(100.0, 300.0), decay=(0.7, 0.5, 0.3))
+        + grid(factors=(64, 128), regularization=(10.0, 30.0), alpha=(1000.0,), decay=(0.3, 0.2)),
         "with_implicit:als",
     ),
     Entry(
         "implicit",
         "item neighbours, refits",
-        grid(kind=("cosine", "tfidf", "bm25"), k=(50, 100, 300, 1000), decay=(1.0, 0.9, 0.7, 0.5)),
+        grid(kind=("cosine", "tfidf", "bm25"), k=(50, 100, 300, 1000), decay=(1.0, 0.9, 0.7, 0.5))
+        + grid(kind=("cosine", "tfidf", "bm25"), k=(50, 100), decay=(0.3,)),
         "with_implicit:neighbours",
     ),
     Entry("river", "Baseline", grid(rate=(0.01, 0.05, 0.2), negatives=(1, 5), loss=("log",)), "with_river:baseline"),
