@@ -122,6 +122,20 @@ def test_a_sample_is_said(events: str, capsys: pytest.CaptureFixture[str]) -> No
         assert word in out
 
 
+def test_a_bar_shows_progress_on_a_terminal_alone(
+    events: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = ["evaluate", events, "--limit", "20", "--dim", "4"]
+    assert run(plain) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert run([*plain, "--json"]) == 0
+    assert capsys.readouterr().err == ""
+    assert run(plain) == 0
+    assert "20/20" in capsys.readouterr().err
+
+
 def test_events_out_of_order_are_sorted_and_said(
     events: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
