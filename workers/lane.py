@@ -25,6 +25,7 @@ from workers.producer import LARGEST_RECORD, Producer, size_of
 from workers.settings import Settings
 from workers.watchdog import Watchdog
 from workers.wire.dead_letter import BadRecord, dead_letter
+from workers.wire.envelope import RAW_BYTES
 from workers.wire.output import Output
 
 log = structlog.get_logger()
@@ -66,8 +67,10 @@ class Limits:
 
     records: int = 4096
     users: int = 1000  # one call blocks the store
+    bytes: int = 16 * 1024 * 1024
     user_records: int = 512
     user_bytes: int = 256 * 1024
+    record_bytes: int = RAW_BYTES  # what is larger is refused: it does not count as its user's
     round_users: int = 1_000_000  # of all partitions: a round that takes long holds a rebalance up
     poll_records: int = 8192
     ahead_records: int = 0  # of a backlog are read before a round; 0 = one poll
@@ -77,8 +80,10 @@ class Limits:
 # A state stands for all that the same user had before: of a backlog many are read at once, and few answered.
 NEWEST_WINS = Limits(
     records=16_384,
+    bytes=32 * 1024 * 1024,
     user_records=16_384,
     user_bytes=32 * 1024 * 1024,
+    record_bytes=32 * 1024 * 1024,
     round_users=1024,
     poll_records=1024,
     ahead_records=16_384,
@@ -293,6 +298,7 @@ class Lane:
         """At most one batch of `queue`; a re-announcement ends before the first offset that is not applied."""
         limits, source = self._limits, queue.records
         taken: list[Any] = []
+        total = 0
         users: dict[bytes | None, list[int]] = {}
         while source and len(taken) < limits.records and (before is None or source[0].offset < before):
             record = source[0]
@@ -302,6 +308,10 @@ class Lane:
                     break
                 seen = users[record.key] = [0, 0]
             size = len(record.value or b"")
+            if taken and total + size > limits.bytes:
+                break
+            total += size
+            size = 0 if size > limits.record_bytes else size
             if seen[0] and (seen[0] == limits.user_records or seen[1] + size > limits.user_bytes):
                 break
             seen[0] += 1

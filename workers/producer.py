@@ -108,8 +108,8 @@ def _append(batch: Any, output: Output) -> bool:
 def size_of(output: Output) -> int:
     """Bytes of key, value and headers."""
     size = len(output.key or b"") + len(output.value or b"")
-    if output.headers:
-        size += sum(len(name) + len(value or b"") for name, value in output.headers)
+    for name, value in output.headers:
+        size += len(name) + len(value or b"")
     return size
 
 

@@ -22,6 +22,7 @@ import structlog
 import uvloop
 
 from workers import kernels, topics
+from workers.allocator import keep_freed_memory
 from workers.app import STOP_WITHIN_S, Host, OnRecords, Part, hosting
 from workers.catalog import CatalogHandler, Keeper
 from workers.embedding import EmbeddingHandler
@@ -88,6 +89,7 @@ class Process:
 
         Raises StoreUnavailable, BrokerUnavailable, StoreRefused, TopicsRefused.
         """
+        keep_freed_memory()
         try:
             await self._build()
             self._warm_up()

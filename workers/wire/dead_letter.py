@@ -6,6 +6,7 @@ Header names are those of Apache Kafka's KIP-1191, and three of ours; all values
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 from workers.wire.output import GivenHeaders, Headers, Output, Record
@@ -15,6 +16,7 @@ LARGEST = 900 * 1024  # bytes of key, value and headers together that are kept w
 KEPT = 64 * 1024  # bytes of what is cut
 PREFIX = "__dlq."
 
+_PARTITION, _OFFSET, _TEXT = (f"{PREFIX}errors.{name}" for name in ("partition", "offset", "message"))
 _MESSAGE = 1000  # characters
 _HEADER = 16  # bytes that a header costs beside its name and value, at most
 
@@ -37,31 +39,43 @@ def dead_letter(bad: BadRecord, topic: str, group: str, now_ms: int, deliveries:
     `__dlq.truncated` (its size) and `__dlq.sha256`; where even so it is above, key and headers are cut to KEPT too.
     """
     record = bad.record
-    key, value, kept = record.key, record.value, list(record.headers)
+    key, value, kept = record.key, record.value, record.headers
     ours = _errors(bad, group, now_ms, deliveries)
     if _size(key, value, kept) > LARGEST:
         ours += _cut_headers(value)
         value = value[:KEPT] if value is not None else None
-    if _size(key, value, kept) > LARGEST:
-        key, kept = key[:KEPT] if key is not None else None, _first(kept)
+        if _size(key, value, kept) > LARGEST:
+            key, kept = key[:KEPT] if key is not None else None, _first(kept)
     return Output(topic, key, value, [*kept, *ours])
 
 
 def _errors(bad: BadRecord, group: str, now_ms: int, deliveries: int) -> Headers:
     record = bad.record
-    where = f"{record.topic}[{record.partition}]@{record.offset}"
-    errors = {
-        "topic": record.topic,
-        "partition": str(record.partition),
-        "offset": str(record.offset),
+    message = f"{record.topic}[{record.partition}]@{record.offset}: {bad.reason}"[:_MESSAGE]
+    topic, reader, count, *rest = _of_many(record.topic, group, deliveries, bad.exception, bad.stage, now_ms)
+    return [
+        topic,
+        (_PARTITION, b"%d" % record.partition),
+        (_OFFSET, b"%d" % record.offset),
+        reader,
+        count,
+        (_TEXT, message.encode("utf-8", "replace")),
+        *rest,
+    ]
+
+
+@lru_cache(maxsize=64)
+def _of_many(topic: str, group: str, deliveries: int, exception: str, stage: str, now_ms: int) -> Headers:
+    """What the letters of a batch have in common: where poison comes, it comes in numbers."""
+    said = {
+        "topic": topic,
         "group": group,
         "delivery.count": str(deliveries),
-        "message": f"{where}: {bad.reason}"[:_MESSAGE],
-        "exception": bad.exception,
-        "stage": bad.stage,
+        "exception": exception,
+        "stage": stage,
         "timestamp": rfc3339(now_ms),
     }
-    return [(f"{PREFIX}errors.{name}", text.encode("utf-8", "replace")) for name, text in errors.items()]
+    return [(f"{PREFIX}errors.{name}", text.encode("utf-8", "replace")) for name, text in said.items()]
 
 
 def _cut_headers(value: bytes | None) -> Headers:
@@ -70,7 +84,8 @@ def _cut_headers(value: bytes | None) -> Headers:
 
 
 def _size(key: bytes | None, value: bytes | None, headers: GivenHeaders) -> int:
-    return len(key or b"") + len(value or b"") + sum(_header_size(header) for header in headers)
+    size = len(key or b"") + len(value or b"")
+    return size + sum(_header_size(header) for header in headers) if headers else size
 
 
 def _header_size(header: tuple[str, bytes | None]) -> int:

@@ -10,6 +10,7 @@ from tests.records import Consumed
 from workers.lane import NEWEST_WINS, Lane, Limits, _Queue
 from workers.positions import Batch, Stand
 from workers.settings import load
+from workers.wire.envelope import RAW_BYTES
 
 BY_EVENT = Limits()
 
@@ -45,10 +46,24 @@ def test_it_ends_at_512_records_of_a_user(key: bytes | None) -> None:
     assert sizes([*others, *(Consumed(key, offset=10 + i) for i in range(1100))]) == [522, 512, 76]
 
 
-@pytest.mark.parametrize(("size", "expected"), [(60, [4, 4, 2]), (64, [4, 4, 2]), (65, [3, 3, 3, 1]), (300, [1] * 10)])
+@pytest.mark.parametrize(("size", "expected"), [(60, [4, 4, 2]), (64, [4, 4, 2]), (43, [5, 5]), (1, [10])])
 def test_it_ends_at_256_kib_of_a_user(size: int, expected: list[int]) -> None:
-    """One record alone may be larger."""
     assert sizes([Consumed(b"u", b"x" * size * 1024, offset=i) for i in range(10)]) == expected
+
+
+def test_what_is_too_large_for_an_event_is_nothing_of_its_user_s() -> None:
+    """It will be refused: so it does not part the events before it from those behind it."""
+    poison = [Consumed(b"u", b"x" * (RAW_BYTES + 1), offset=i) for i in range(0, 20, 2)]
+    events = [Consumed(b"u", b"x" * 64 * 1024, offset=i) for i in range(1, 20, 2)]
+    mixed = sorted([*poison, *events], key=lambda record: record.offset)
+    assert sizes(mixed) == [9, 8, 3]  # four events each, with what lies among them
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, [10]), (2, [8, 2]), (5, [3, 3, 3, 1]), (20, [1] * 10)])
+def test_it_ends_at_16_mib(size: int, expected: list[int]) -> None:
+    """Of however many users; one record alone may be larger."""
+    value = b"x" * (size << 20)
+    assert sizes([Consumed(b"u-%d" % i, value, offset=i) for i in range(10)]) == expected
 
 
 def test_where_the_newest_wins_a_user_may_fill_a_batch() -> None:
