@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import redis
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from pipeline.blob import decode
@@ -118,6 +118,29 @@ def test_offsets_tell_how_far_each_lane_is(headrace: Settings, capsys: Capture) 
     assert cli.run(["offsets", "show"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if "someone" in line)
     assert line.split() == [headrace.topic("events"), "0", "0..10", "7", "3", "3", "someone"]
+
+
+def test_markers_of_transactions_are_no_lag(headrace: Settings, capsys: Capture) -> None:
+    """The log ends behind the marker, where no consumer ever stands until more comes."""
+    topic = headrace.topic("events")
+
+    async def prepare() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=headrace.kafka.bootstrap, transactional_id=headrace.prefix)
+        await producer.start()
+        for _ in range(2):  # 0, its marker 1; 2, its marker 3
+            async with producer.transaction():
+                await producer.send_and_wait(topic, b"{}", key=b"u", partition=0)
+        await producer.stop()
+        store = await Store.connect(headrace)
+        claim = (await store.claim([0], "someone", [0]))[0]
+        await store.apply([Apply(0, claim.epoch, 0, 3, 3, [])])
+        await store.close()
+
+    run(prepare())
+    assert cli.run(["offsets", "show", "--json"]) == 0
+    (rows,), _ = said(capsys)
+    at = {(row["topic"], row["partition"]): row for row in rows}
+    assert [at[topic, 0][name] for name in ("end", "next", "lag")] == [4, 3, 0]
 
 
 @pytest.mark.parametrize(

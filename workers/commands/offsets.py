@@ -38,7 +38,7 @@ def show(shell: Shell) -> int:
 
 
 def _row(one: Standing) -> dict[str, object]:
-    return {**msgspec.to_builtins(one), "lag": one.lag, "unsent": one.unsent}
+    return {**msgspec.to_builtins(one), "unsent": one.unsent}
 
 
 def _table(found: Sequence[Standing]) -> Table:

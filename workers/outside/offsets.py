@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from workers import kafka
-from workers.replica import LogReader, Span, log_reader
+from workers.replica import LogCut, LogReader, Span, log_reader
 from workers.settings import Settings
 from workers.store import Position, Store
 
@@ -25,11 +25,7 @@ class Standing:
     sent: int | None  # first offset whose outputs are not acknowledged; None where there is no such mark
     owner: str
     problem: str  # what a worker would refuse, or say as an alarm; "" = nothing
-
-    @property
-    def lag(self) -> int:
-        """Records that are not done."""
-        return max(0, self.end - max(self.begin, self.next or 0))
+    lag: int  # records that are not done
 
     @property
     def unsent(self) -> int:
@@ -59,7 +55,7 @@ async def standings(settings: Settings) -> list[Standing]:
             events = await reader.spans(settings.topic("events"))
             positions = await store.positions(list(events))
             return [
-                *_events(settings, events, positions),
+                *await _events(settings, reader, events, positions),
                 *await _of_groups(settings, reader, "states", (settings.topic("retrieval"),)),
                 *await _of_groups(settings, reader, "items", (f"{settings.prefix}-catalog", f"{settings.prefix}-all")),
             ]
@@ -67,12 +63,15 @@ async def standings(settings: Settings) -> list[Standing]:
         await store.close()
 
 
-def _events(settings: Settings, spans: Mapping[int, Span], positions: Mapping[int, Position]) -> list[Standing]:
+async def _events(
+    settings: Settings, reader: LogReader, spans: Mapping[int, Span], positions: Mapping[int, Position]
+) -> list[Standing]:
     topic, found = settings.topic("events"), []
     for partition, span in spans.items():
         at = positions.get(partition)
         next_, sent, owner = (at.next, at.sent, at.owner) if at else (None, None, "")
-        found.append(Standing(topic, partition, *span, next_, sent, owner, problem(span, at)))
+        lag = await _lag(reader, topic, partition, span, next_)
+        found.append(Standing(topic, partition, *span, next_, sent, owner, problem(span, at), lag))
     return found
 
 
@@ -81,7 +80,20 @@ async def _of_groups(settings: Settings, reader: LogReader, dataset: str, groups
     topic = settings.topic(dataset)
     spans = await reader.spans(topic)
     found = [await kafka.commits(settings, group, topic, spans) for group in groups]
-    return [
-        Standing(topic, p, *span, max((at[p] for at in found if p in at), default=None), None, "", "")
-        for p, span in spans.items()
-    ]
+    stand = []
+    for p, span in spans.items():
+        next_ = max((at[p] for at in found if p in at), default=None)
+        lag = await _lag(reader, topic, p, span, next_)
+        stand.append(Standing(topic, p, *span, next_, None, "", "", lag))
+    return stand
+
+
+async def _lag(reader: LogReader, topic: str, partition: int, span: Span, next_: int | None) -> int:
+    """Offsets from `next_` to the log's end; 0 where none can be read: they are transactions' markers."""
+    begin = max(span.begin, next_ or 0)
+    try:
+        async for _ in reader.read(topic, partition, begin, span.end):
+            return span.end - begin
+    except LogCut:  # retention took them meanwhile, or the broker is slow: what it says of its log stands
+        return span.end - begin
+    return 0
