@@ -50,8 +50,9 @@ TOPICS: tuple[Topic, ...] = (
     Topic("events", "user id", None, "delete", "JSON (CloudEvents)", "producers, gateway", keep_days=7),
     Topic(
         "states", "user id", None, "compact,delete", "MessagePack", "embedding worker",
-        # `keep_days` is users.ttl_days. `verify` replays events from a cut younger than this lag.
-        config={"min.compaction.lag.ms": str(_DAY_MS)},
+        # `keep_days` is users.ttl_days. `verify` replays events from a cut younger than this lag. A null lives as long
+        # as the store's forget marker: it is what a lost one is made of again.
+        config={"min.compaction.lag.ms": str(_DAY_MS), "delete.retention.ms": str(37 * _DAY_MS)},
     ),
     Topic("feeds", "user id", None, "compact,delete", "JSON (CloudEvents)", "retrieval worker", keep_days=7),
     Topic("items", "item id", 4, "compact", "JSON (CloudEvents)", "producers, gateway"),
