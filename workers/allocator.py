@@ -11,9 +11,9 @@ import ctypes
 import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_ names of malloc.h
-# glibc adapts both by what is freed, to at most twice this; set, they no longer adapt.
-_KEPT = 32 * 1024 * 1024  # bytes of freed memory that the process keeps at the end of its heap
-_LARGEST = 16 * 1024 * 1024  # bytes: what is larger is still given back at once
+# The most that glibc itself raises both to, by what is freed; set, they no longer follow it.
+_KEPT = 64 * 1024 * 1024  # bytes of freed memory that the process keeps at the end of its heap
+_LARGEST = 32 * 1024 * 1024  # bytes: what is larger is still given back at once
 
 
 def keep_freed_memory() -> bool:

@@ -97,6 +97,8 @@ class Producer:
         count = self._partitions.get(output.topic)
         if count is None:
             count = self._partitions[output.topic] = len(await self._client.partitions_for(output.topic))
+        if count == 1:  # of dead letters, most often: hashing a key costs as much as decoding an event
+            return 0
         return partition_of(output.key or b"", count, self._settings.partitioner)
 
 

@@ -163,8 +163,8 @@ def compare(fault: Fault, clean: Cost, poisoned: Cost) -> None:
 
 
 def test_poison_one_to_one(fault: Fault, make_settings: MakeSettings) -> None:
-    good = fault.amount("good events", short=3_000, long=30_000)
-    huge = fault.amount("of 2 MB", short=2, long=20)
+    good = fault.amount("good events", short=3_000, long=60_000)
+    huge = fault.amount("of 2 MB", short=2, long=40)
 
     async def proof(run: Run) -> None:
         async with configured(run.settings, "events", max_message_bytes=str(2 * HUGE)):

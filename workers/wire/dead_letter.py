@@ -5,9 +5,10 @@ Header names are those of Apache Kafka's KIP-1191, and three of ours; all values
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+
+import msgspec
 
 from workers.wire.output import GivenHeaders, Headers, Output, Record
 from workers.wire.times import rfc3339
@@ -21,8 +22,7 @@ _MESSAGE = 1000  # characters
 _HEADER = 16  # bytes that a header costs beside its name and value, at most
 
 
-@dataclass(frozen=True, slots=True)
-class BadRecord:
+class BadRecord(msgspec.Struct, frozen=True, gc=False):
     """A record that cannot be used, and why."""
 
     record: Record
