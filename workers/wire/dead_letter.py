@@ -46,7 +46,7 @@ def dead_letter(bad: BadRecord, topic: str, group: str, now_ms: int, deliveries:
         value = value[:KEPT] if value is not None else None
         if _size(key, value, kept) > LARGEST:
             key, kept = key[:KEPT] if key is not None else None, _first(kept)
-    return Output(topic, key, value, [*kept, *ours])
+    return Output(topic, key, value, [*kept, *ours] if kept else ours)
 
 
 def _errors(bad: BadRecord, group: str, now_ms: int, deliveries: int) -> Headers:
