@@ -17,6 +17,8 @@ from tests.records import Consumed
 from workers.wire import catalog, feed, marker, model, recent, state
 from workers.wire.errors import WireError
 from workers.wire.item import ItemData, read_item, write_item
+from workers.wire.numbers import LAST_INT64
+from workers.wire.times import END_MS
 
 u64 = st.integers(0, 2**64 - 1)
 u32 = st.integers(0, 2**32 - 1)
@@ -77,10 +79,14 @@ def test_ring_entries(entries: tuple[Any, Any, Any]) -> None:
         assert np.array_equal(before, after)
 
 
-@given(i64, i64)
-def test_pairs_and_forgets(first: int, second: int) -> None:
-    assert state.read_forgotten(state.forgotten_headers(first, second)) == (first, second)
-    assert feed.read_pair(feed.pair_headers(first, second)) == (first, second)
+@given(st.integers(state.CARRIED, LAST_INT64 - 1), st.integers(0, END_MS - 1))
+def test_forgets(offset: int, time_ms: int) -> None:
+    assert state.read_forgotten(state.forgotten_headers(offset, time_ms)) == (offset, time_ms)
+
+
+@given(st.integers(0, LAST_INT64), st.integers(0, LAST_INT64))
+def test_pairs(version: int, revision: int) -> None:
+    assert feed.read_pair(feed.pair_headers(version, revision)) == (version, revision)
 
 
 @given(i64, st.integers(0, 2**47))

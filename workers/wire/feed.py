@@ -8,6 +8,7 @@ import msgspec
 
 from workers.wire.envelope import SOURCE, binary_headers, trace_headers
 from workers.wire.errors import InvalidError, decode, shown
+from workers.wire.numbers import LAST_INT64, header_number
 from workers.wire.output import GivenHeaders, Headers
 
 TYPE = "headrace.feed.v1"  # `ce_type`
@@ -102,6 +103,6 @@ def read_pair(headers: GivenHeaders) -> Pair:
     """(version, revision) of a record of `feeds`, null or not, without decoding it. Raises InvalidError."""
     given = dict(headers)
     try:
-        return Pair(int(given["version"] or b""), int(given["revision"] or b""))
+        return Pair(header_number(given["version"], 0, LAST_INT64), header_number(given["revision"], 0, LAST_INT64))
     except (KeyError, ValueError):
         raise InvalidError(f"feed: expected the headers `version` and `revision`, found {shown(given)}") from None

@@ -10,8 +10,9 @@ import numpy as np
 from pipeline.blob import HEAD, MODEL, durable
 from pipeline.types import U8, U32, U64
 from workers.wire.errors import InvalidError, UnreadableError, decode, shown
-from workers.wire.numbers import INT64, UINT64
+from workers.wire.numbers import INT64, LAST_INT64, UINT64, header_number
 from workers.wire.output import GivenHeaders, Headers
+from workers.wire.times import END_MS
 
 CARRIED = -1  # offset of a state, or of a forget, that was carried over from another log: before all of this one's
 
@@ -103,7 +104,8 @@ def read_forgotten(headers: GivenHeaders) -> Forgotten:
     """What the headers of a null say. Raises InvalidError where one is missing or no number."""
     given = dict(headers)
     try:
-        return Forgotten(int(given["offset"] or b""), int(given["time"] or b""))
+        offset = header_number(given["offset"], CARRIED, LAST_INT64 - 1)  # the next one is a version
+        return Forgotten(offset, header_number(given["time"], 0, END_MS - 1))
     except (KeyError, ValueError):
         found = shown(given)
         raise InvalidError(f"null on states: expected the headers `offset` and `time`, found {found}") from None

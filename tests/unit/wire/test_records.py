@@ -36,13 +36,27 @@ def test_no_ring_entries() -> None:
     assert state.pack_ring(items, times, actions) == b""
 
 
-@pytest.mark.parametrize("headers", [[], [("offset", b"1")], [("offset", b"x"), ("time", b"1")], [("time", None)]])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [], [("offset", b"1")], [("offset", b"x"), ("time", b"1")], [("time", None)],
+        [("offset", b"9" * 30), ("time", b"1")], [("offset", b"9223372036854775807"), ("time", b"1")],
+        [("offset", b"-2"), ("time", b"1")], [("offset", b"1"), ("time", b"-1")],
+        [("offset", b"1"), ("time", b"4294967296000")],
+    ],
+)  # fmt: skip
 def test_null_on_states_needs_its_headers(headers: list[tuple[str, bytes]]) -> None:
     with pytest.raises(InvalidError, match="expected the headers `offset` and `time`"):
         state.read_forgotten(headers)
 
 
-@pytest.mark.parametrize("headers", [[], [("version", b"1")], [("version", b"1"), ("revision", b"")]])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [], [("version", b"1")], [("version", b"1"), ("revision", b"")], [("version", b"-1"), ("revision", b"0")],
+        [("version", b"1"), ("revision", b"9" * 30)],
+    ],
+)  # fmt: skip
 def test_feeds_need_their_pair(headers: list[tuple[str, bytes]]) -> None:
     with pytest.raises(InvalidError, match="expected the headers `version` and `revision`"):
         feed.read_pair(headers)
