@@ -1,4 +1,4 @@
-"""The only file that knows how to consume as a member of a group: assign, claim, seek, batch, fence, watch.
+"""The only file that knows how to consume as a member of a group: assign, claim, seek, fill queues, fence.
 
 A lane is a loop of rounds. Each round takes one batch of every claimed partition that has records, and settles all of
 them together, so that a lonely event costs one wake-up and a backlog one store call a partition.
@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Awaitable, Collection, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
@@ -20,12 +18,12 @@ from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from workers import kafka
-from workers.positions import Batch, LaneRefused, Positions, Result, Stand
+from workers.batching import Limits, Queue
+from workers.positions import Batch, LaneRefused, Positions, Result
 from workers.producer import LARGEST_RECORD, Producer, size_of
 from workers.settings import Settings
-from workers.watchdog import Watchdog
+from workers.watchdog import watch
 from workers.wire.dead_letter import BadRecord, dead_letter
-from workers.wire.envelope import RAW_BYTES
 from workers.wire.output import Output
 
 log = structlog.get_logger()
@@ -37,12 +35,6 @@ _AHEAD_MS = 20
 _FEWEST_USERS = 64  # of a partition a round: what one chunk of answers holds
 _SAY_EVERY_S = 60.0
 _MORE = 8  # while records wait, a poll of the other partitions brings at most this part of a whole one
-_WATCH_EVERY_S = 1.0
-_STUCK_AFTER_S = 60.0
-_STUCK_AFTER_SESSIONS = 4  # a rebalance alone may take two
-_SUSPICIOUS = 0.25  # of that time: from then on it is asked whether broker and store answer at all
-_FROZEN_S = 5.0  # a second that takes so long: the whole process stood still
-_ENDS_EVERY_S = 10.0
 _ENDS_WITHIN_S = 5.0
 
 
@@ -59,47 +51,6 @@ class Handler(Protocol):
 
     def drop(self, partition: int) -> None:
         """The partition is not ours any more, or what is cached of it is stale."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Where a batch of one partition ends, and how much waits in memory for its batch."""
-
-    records: int = 4096
-    users: int = 1000  # one call blocks the store
-    bytes: int = 16 * 1024 * 1024
-    user_records: int = 512
-    user_bytes: int = 256 * 1024
-    record_bytes: int = RAW_BYTES  # what is larger is refused: it does not count as its user's
-    round_users: int = 1_000_000  # of all partitions: a round that takes long holds a rebalance up
-    poll_records: int = 8192
-    ahead_records: int = 0  # of a backlog are read before a round; 0 = one poll
-    ahead_bytes: int = 32 * 1024 * 1024
-
-
-# A state stands for all that the same user had before: of a backlog many are read at once, and few answered.
-NEWEST_WINS = Limits(
-    records=16_384,
-    bytes=32 * 1024 * 1024,
-    user_records=16_384,
-    user_bytes=32 * 1024 * 1024,
-    record_bytes=32 * 1024 * 1024,
-    round_users=1024,
-    poll_records=1024,
-    ahead_records=16_384,
-)
-
-
-@dataclass(slots=True)
-class _Queue:
-    """Records of a claimed partition that are not yet in a batch."""
-
-    stand: Stand
-    position: int  # next offset to read
-    records: deque[Any] = field(default_factory=deque)
-    passed: int = 0  # up to here the client found nothing more to hand out, only transactions' markers
-    hole_at: int = -1  # a hole seen here once already
-    progressed: float = 0.0
 
 
 class Lane:
@@ -123,7 +74,7 @@ class Lane:
         self._settings, self._group = settings, group
         self._handler, self._producer, self._limits = handler, producer, limits
         self._consumer: Any = None
-        self._queues: dict[int, _Queue] = {}
+        self._queues: dict[int, Queue] = {}
         self._unclaimed: dict[int, float] = {}  # partition -> claim only after a heartbeat later than this
         self._round = asyncio.Lock()
         self._limit: asyncio.Timeout | None = None  # of the wait for the store that is going on
@@ -138,7 +89,8 @@ class Lane:
         self._consumer = await kafka.start_consumer(self._settings, group=self._group)
         self._note_heartbeats()
         self._consumer.subscribe([self.topic], listener=_Listener(self))
-        tasks = [asyncio.create_task(self._turns()), asyncio.create_task(self._watch())]
+        watching = watch(self, self._settings.kafka.session_timeout_s)
+        tasks = [asyncio.create_task(self._turns()), asyncio.create_task(watching)]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -187,7 +139,7 @@ class Lane:
         if self._unclaimed:
             await self._claim()
         users = max(_FEWEST_USERS, self._limits.round_users // max(1, len(self._queues)))
-        batches = [batch for p, queue in self._queues.items() if (batch := self._cut(p, queue, users))]
+        batches = [batch for p, queue in self._queues.items() if (batch := queue.cut(p, self._limits, users))]
         if batches:
             await self._settle(batches)
         else:
@@ -270,7 +222,7 @@ class Lane:
             for partition, queue in self._queues.items():
                 queue.passed = await self._consumer.position(TopicPartition(self.topic, partition))
 
-    def _enqueue(self, tp: TopicPartition, queue: _Queue, records: list[Any]) -> None:
+    def _enqueue(self, tp: TopicPartition, queue: Queue, records: list[Any]) -> None:
         if records[0].offset < queue.position:
             records = [r for r in records if r.offset >= queue.position]
             if not records:
@@ -285,39 +237,6 @@ class Lane:
             self.counts["holes"] += sum(after.offset - one.offset > 1 for one, after in pairwise(records))
         queue.records.extend(records)
         queue.position = records[-1].offset + 1
-
-    def _cut(self, partition: int, queue: _Queue, users: int) -> Batch | None:
-        if not queue.records:
-            return None
-        again = queue.records[0].offset < queue.stand.next
-        records = self._cut_records(queue, queue.stand.next if again else None, min(users, self._limits.users))
-        expected = records[0].offset if again else queue.stand.next
-        return Batch(partition, records, expected, records[-1].offset + 1, again)
-
-    def _cut_records(self, queue: _Queue, before: int | None, most_users: int) -> list[Any]:
-        """At most one batch of `queue`; a re-announcement ends before the first offset that is not applied."""
-        limits, source = self._limits, queue.records
-        taken: list[Any] = []
-        total = 0
-        users: dict[bytes | None, list[int]] = {}
-        while source and len(taken) < limits.records and (before is None or source[0].offset < before):
-            record = source[0]
-            seen = users.get(record.key)
-            if seen is None:
-                if len(users) == most_users:
-                    break
-                seen = users[record.key] = [0, 0]
-            size = len(record.value or b"")
-            if taken and total + size > limits.bytes:
-                break
-            total += size
-            size = 0 if size > limits.record_bytes else size
-            if seen[0] and (seen[0] == limits.user_records or seen[1] + size > limits.user_bytes):
-                break
-            seen[0] += 1
-            seen[1] += size
-            taken.append(source.popleft())
-        return taken
 
     async def _settle(self, batches: list[Batch]) -> None:
         """The order of effects, written here and nowhere else:
@@ -378,7 +297,7 @@ class Lane:
             if not stand.kept:
                 self._handler.drop(partition)
             self._consumer.seek(TopicPartition(self.topic, partition), stand.start)
-            self._queues[partition] = _Queue(stand, stand.start, progressed=time.monotonic())
+            self._queues[partition] = Queue(stand, stand.start, progressed=time.monotonic())
         log.info("claimed", topic=self.topic, partitions=sorted(stands))
         if not self._unclaimed:
             self.claimed.set()
@@ -449,29 +368,7 @@ class Lane:
 
         coordinator._do_heartbeat = noted
 
-    async def _watch(self) -> None:
-        """End a lane that is alive and silent: it should move, broker and store answer, and it does not for a minute.
-
-        An outage ends nobody: what stood still for want of a server has a minute of its own once it is back.
-        """
-        patience_s = max(_STUCK_AFTER_S, _STUCK_AFTER_SESSIONS * self._settings.kafka.session_timeout_s)
-        dog, ends_at = Watchdog(patience_s), 0.0
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(_WATCH_EVERY_S)
-            now = time.monotonic()
-            if now - before > _FROZEN_S or self.positions.waits():
-                dog.forgive()
-            if now - ends_at > _ENDS_EVERY_S:
-                await self._ask_ends()
-                ends_at = now
-            stuck = dog.look(now, self._awaited(patience_s))
-            if dog.longest(now) > _SUSPICIOUS * patience_s and not await self._servers_answer():
-                dog.forgive()
-            elif stuck is not None:
-                raise LaneRefused(f"{self.topic}{stuck}")
-
-    def _awaited(self, patience_s: float) -> dict[str, object]:
+    def awaited(self, patience_s: float) -> dict[str, object]:
         """What must move, as the words that end the lane if it does not; the signs tell whether it did."""
         for_s = f"for {patience_s:.0f} s"
         awaited: dict[str, object] = {f": group {self._group} took no heartbeat {for_s}": self._heartbeat_at}
@@ -482,10 +379,15 @@ class Lane:
                 awaited[f"[{partition}]: no progress {for_s} although there is lag"] = queue.progressed
         return awaited
 
-    async def _servers_answer(self) -> bool:
+    def waits(self) -> bool:
+        """Whether a call to the store is being repeated."""
+        return self.positions.waits()
+
+    async def servers_answer(self) -> bool:
+        """Whether broker and store are there."""
         return await self.positions.reachable() and await kafka.answers(self._settings)
 
-    async def _ask_ends(self) -> None:
+    async def ask_ends(self) -> None:
         """A consumer that fetches nothing any more does not hear of what is written: ask where the log ends."""
         tps = [TopicPartition(self.topic, partition) for partition in self._queues]
         try:
@@ -503,7 +405,7 @@ class Lane:
         high, stable = self._consumer.highwater(tp) or 0, self._consumer.last_stable_offset(tp)
         return int(high if stable is None or stable < 0 else min(high, stable))
 
-    def _lag_of(self, partition: int, queue: _Queue) -> int:
+    def _lag_of(self, partition: int, queue: Queue) -> int:
         end = max(self._readable_end(partition), self._ends.get(partition, 0))
         return max(0, end - max(queue.stand.next, queue.passed))
 

@@ -24,11 +24,12 @@ import uvloop
 from workers import kernels, topics
 from workers.allocator import keep_freed_memory
 from workers.app import STOP_WITHIN_S, Host, OnRecords, Part, hosting
+from workers.batching import NEWEST_WINS, Limits
 from workers.catalog import CatalogHandler, Keeper
 from workers.embedding import EmbeddingHandler
 from workers.health import Health, Heartbeat
 from workers.items import ItemReplica
-from workers.lane import NEWEST_WINS, Lane, Limits
+from workers.lane import Lane
 from workers.positions import GroupPositions, StoredPositions
 from workers.producer import Producer
 from workers.recent import RecentReplica

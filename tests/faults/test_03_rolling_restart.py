@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import MakeSettings
 from tests.faults.account import Fault
 from tests.faults.run import FAST, SLOW, Run
-from workers.lane import Limits
+from workers.batching import Limits
 
 pytestmark = pytest.mark.slow
 

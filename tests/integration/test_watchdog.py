@@ -15,8 +15,7 @@ from tests import backing
 from tests.conftest import MakeSettings
 from tests.integration.test_embedding_lane import Lab, click, in_lab
 from tests.waiting import eventually, run
-from workers import embedded, kafka
-from workers import lane as lanes
+from workers import embedded, kafka, watchdog
 from workers.app import GroupRefused
 from workers.election import ElectionRefused
 from workers.lane import Lane
@@ -33,9 +32,9 @@ PATIENCE_S = 5.0
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A watchdog whose patience is over in seconds, but for which no start is too slow."""
-    monkeypatch.setattr(lanes, "_STUCK_AFTER_S", PATIENCE_S)
-    monkeypatch.setattr(lanes, "_STUCK_AFTER_SESSIONS", 0)
-    monkeypatch.setattr(lanes, "_ENDS_EVERY_S", 0.5)
+    monkeypatch.setattr(watchdog, "_STUCK_AFTER_S", PATIENCE_S)
+    monkeypatch.setattr(watchdog, "_STUCK_AFTER_SESSIONS", 0)
+    monkeypatch.setattr(watchdog, "_ENDS_EVERY_S", 0.5)
 
 
 @pytest.fixture

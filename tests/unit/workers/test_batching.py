@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import pytest
 
 from tests.records import Consumed
-from workers.lane import NEWEST_WINS, Lane, Limits, _Queue
+from workers.batching import NEWEST_WINS, Limits, Queue
 from workers.positions import Batch, Stand
-from workers.settings import load
 from workers.wire.envelope import RAW_BYTES
 
 BY_EVENT = Limits()
@@ -17,12 +14,10 @@ BY_EVENT = Limits()
 
 def batches(records: list[Consumed], next_: int = 0, limits: Limits = BY_EVENT, users: int = 1000) -> list[Batch]:
     """The batches of a queue, one after the other, as if each were applied."""
-    nothing = cast("Any", None)
-    lane = Lane(load(environ={}), "t", "g", nothing, nothing, nothing, limits)
-    queue = _Queue(Stand(0, next_), 0)
+    queue = Queue(Stand(0, next_), 0)
     queue.records.extend(records)
     found = []
-    while (batch := lane._cut(3, queue, users)) is not None:
+    while (batch := queue.cut(3, limits, users)) is not None:
         found.append(batch)
         queue.stand.next = max(queue.stand.next, batch.next)
     return found
