@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -15,16 +15,17 @@ from pipeline.embedding import compose
 from pipeline.model import Model
 from pipeline.state import Advanced, Outcome, Users, advance, stamp, together
 from pipeline.types import FORGETS, POSITIVE, Events, Mask
+from workers.announcing import Announcer, by_user
 from workers.positions import Batch, Result
 from workers.settings import Settings
+from workers.state_cache import StateCache
 from workers.store import Store, UserRead, Write
-from workers.wire.dead_letter import BadRecord, dead_letter
+from workers.wire.dead_letter import BadRecord
 from workers.wire.errors import expectation
 from workers.wire.event import EventBatch, Rules, read_events
 from workers.wire.marker import Marker, read_marker, write_marker
 from workers.wire.output import Output
-from workers.wire.recent import pack_recent
-from workers.wire.state import StateRecord, encode_state, forgotten_headers, pack_ring
+from workers.wire.state import pack_ring
 
 log = structlog.get_logger()
 
@@ -62,23 +63,14 @@ class _Change:
     counts: Counter[str]
 
 
-@dataclass(slots=True)
-class _Cache:
-    """States of one partition, valid under one claim. Least recently written first."""
-
-    blobs: dict[str, bytes] = field(default_factory=dict)
-    markers: dict[str, Marker] = field(default_factory=dict)  # of users that were forgotten
-
-
 class EmbeddingHandler:
     """Moves states by events. Its cache belongs to the lane's claims: see `Lane` on `stored` and `drop`."""
 
     def __init__(self, settings: Settings, store: Store, rules: Rules, model: Model) -> None:
         self.counts: Counter[str] = Counter()
         self._settings, self._store, self._rules, self._model = settings, store, rules, model
-        self._states_topic = settings.topic("states")
-        self._cache: dict[int, _Cache] = {}
-        self._cached = 0
+        self._announcer = Announcer(settings)
+        self._cache = StateCache(settings.users.cache)
         self._changes: dict[int, _Change] = {}
 
     def warm_up(self) -> None:
@@ -113,25 +105,9 @@ class EmbeddingHandler:
         change = self._changes.pop(result.batch.partition, None)
         if change is None:
             return
-        cache = self._cache.setdefault(result.batch.partition, _Cache())
-        blobs = cache.blobs
-        before = len(blobs)
-        cache.markers.update(change.markers)
-        for user, blob in zip(change.users, change.blobs, strict=True):
-            blobs.pop(user, None)  # to the end: it is the most recent now
-            if blob:
-                blobs[user] = blob
-            else:  # forgotten, or never known
-                self._forget_here(user, cache)
-        self._cached += len(blobs) - before
+        for user in self._cache.put(result.batch.partition, change.users, change.blobs, change.markers):
+            self._rules.forget(user)  # nothing in this process shall name who has no state
         self._count(change.counts)
-        if self._cached > self._settings.users.cache:
-            self._shrink()
-
-    def _forget_here(self, user: str, cache: _Cache) -> None:
-        """Nothing in this process shall name who has no state; should they be back, the store has the marker."""
-        cache.markers.pop(user, None)
-        self._rules.forget(user)
 
     def _count(self, counts: Counter[str]) -> None:
         """Add up; of unknown actions only the first names have a counter of their own: producers choose them."""
@@ -141,36 +117,27 @@ class EmbeddingHandler:
 
     def drop(self, partition: int) -> None:
         """Forget what is cached of a partition."""
-        cache = self._cache.pop(partition, None)
-        self._cached -= len(cache.blobs) if cache else 0
+        self._cache.drop(partition)
         self._changes.pop(partition, None)
-
-    def _shrink(self) -> None:
-        """Drop the least recently written tenth of each partition."""
-        for cache in self._cache.values():
-            for user in list(cache.blobs)[: len(cache.blobs) // 10 + 1]:
-                del cache.blobs[user]
-                cache.markers.pop(user, None)
-                self._cached -= 1
 
     def _cold(self, batch: Batch, read: EventBatch) -> list[str]:
         """Users whose states must be read: all of them where a batch is announced again."""
-        cache = None if batch.again else self._cache.get(batch.partition)
-        cold = [user for user in read.users if cache is None or user not in cache.blobs]
+        known = {} if batch.again else self._cache.blobs(batch.partition)
+        cold = [user for user in read.users if user not in known]
         self.counts["cold_users"] += len(cold)
         return cold
 
     def _users(self, batch: Batch, read: EventBatch, found: dict[str, UserRead]) -> Users:
         """States and forget markers before the batch, from the cache or just read."""
-        cache = self._cache.get(batch.partition) or _Cache()
+        cached = self._cache.blobs(batch.partition)
         marked = {user: read_marker(known.marker) for user, known in found.items() if known.marker}
         n = len(read.users)
         users = Users(
-            blobs=[found[user].blob if user in found else cache.blobs[user] for user in read.users],
+            blobs=[found[user].blob if user in found else cached[user] for user in read.users],
             forgotten_time=np.full(n, -1, np.int64),
             forgotten_version=np.zeros(n, np.int64),
         )
-        markers = {**cache.markers, **marked}
+        markers = {**self._cache.markers(batch.partition), **marked}
         if markers:
             for i, user in enumerate(read.users):
                 marker = markers.get(user, _NO_MARKER)
@@ -208,10 +175,11 @@ class EmbeddingHandler:
         advanced, events = moved.advanced, moved.work.read.events
         applied = advanced.outcome == Outcome.APPLIED
         announced = applied & (events.offset >= advanced.forgotten_version[events.user])
-        writes, outputs = self._effects(batch, read, users, advanced, moved.blobs, _by_user(read, announced))
+        writes, outputs = self._effects(batch, read, users, advanced, moved.blobs, by_user(read, announced))
         outcomes = _outcomes(advanced, read)
         self._changes[batch.partition] = _Change(read.users, moved.blobs, _markers(read, advanced), outcomes)
-        return Result(batch, writes=writes, outputs=outputs + self._others(batch, read, applied, now))
+        outputs += self._announcer.others(batch.partition, read, applied, now)
+        return Result(batch, writes=writes, outputs=outputs)
 
     def _effects(
         self,
@@ -232,10 +200,10 @@ class EmbeddingHandler:
             if forgotten[i]:
                 marker = Marker(int(advanced.forgotten_version[i]), int(advanced.forgotten_time[i]))
                 writes += self._forget(batch.partition, user, marker)
-                outputs.append(self._tombstone(batch.partition, user, marker))
+                outputs.append(self._announcer.tombstone(batch.partition, user, marker))
             if fresh[i]:
                 writes.append(Write(state_key(batch.partition, user), ttl, blobs[i]))
-                outputs.append(self._state(batch.partition, user, blobs[i], evicted[i], fresh[i], read))
+                outputs.append(self._announcer.state(batch.partition, user, blobs[i], evicted[i], fresh[i], read))
         return writes, outputs
 
     def _without_failing(self, work: _Work, now: int) -> tuple[_Work, Advanced]:
@@ -279,38 +247,17 @@ class EmbeddingHandler:
         )
         valid &= (events.effect & FORGETS) == 0
         outputs = []
-        fresh = _by_user(read, valid & _first_of_its_id(events))
+        fresh = by_user(read, valid & _first_of_its_id(events))
         for at in np.flatnonzero((events.effect & FORGETS) != 0).tolist():
             marker = Marker(int(events.offset[at]) + 1, int(events.time[at]))
-            outputs.append(self._tombstone(batch.partition, read.users[int(events.user[at])], marker))
+            outputs.append(self._announcer.tombstone(batch.partition, read.users[int(events.user[at])], marker))
         for i, user in enumerate(read.users):
             if not users.blobs[i]:
                 self._rules.forget(user)
             elif fresh[i]:
-                outputs.append(self._state(batch.partition, user, users.blobs[i], None, fresh[i], read))
+                outputs.append(self._announcer.state(batch.partition, user, users.blobs[i], None, fresh[i], read))
         self._changes[batch.partition] = _Change([], [], {}, Counter(announced_again=len(batch.records)))
-        return Result(batch, outputs=outputs + self._others(batch, read, valid, now))
-
-    def _state(
-        self, partition: int, user: str, blob: bytes, evicted: bytes | None, fresh: list[int], read: EventBatch
-    ) -> Output:
-        events, refreshes = read.fresh, read.refreshes
-        cause = next((read.cause(i) for i in reversed(fresh) if refreshes[i]), None)
-        record = StateRecord(blob, evicted, [events[i] for i in fresh], cause is not None, cause)
-        return Output(self._states_topic, user.encode(), encode_state(record), [], partition)
-
-    def _tombstone(self, partition: int, user: str, marker: Marker) -> Output:
-        headers = forgotten_headers(marker.version - 1, marker.time)
-        return Output(self._states_topic, user.encode(), None, headers, partition)
-
-    def _others(self, batch: Batch, read: EventBatch, applied: Mask, now: int) -> list[Output]:
-        """Dead letters, re-routed records, and what all retrieval workers need of all users."""
-        topic, group = self._settings.topic("dead-letters"), self._settings.topic("embedding")
-        outputs = [dead_letter(bad, topic, group, now) for bad in read.bad] + read.astray
-        rows = _recent(read, applied)
-        if rows:
-            outputs.append(Output(self._settings.topic("recent"), b"%d" % batch.partition, rows, [], batch.partition))
-        return outputs
+        return Result(batch, outputs=outputs + self._announcer.others(batch.partition, read, valid, now))
 
 
 class _Rows:
@@ -344,15 +291,6 @@ def _in_groups(works: Sequence[_Work]) -> Iterator[list[_Work]]:
         yield some
 
 
-def _by_user(read: EventBatch, wanted: Mask) -> list[list[int]]:
-    """For each user of the batch the indices of wanted events, in log order."""
-    grouped: list[list[int]] = [[] for _ in read.users]
-    users = read.events.user.tolist()
-    for i in np.flatnonzero(wanted).tolist():
-        grouped[users[i]].append(i)
-    return grouped
-
-
 def _first_of_its_id(events: Events) -> Mask:
     """(m,) False where a user's earlier event of the batch has the same id."""
     keys = np.stack([events.user.astype(np.uint64), events.id], 1)
@@ -375,21 +313,6 @@ def _markers(read: EventBatch, advanced: Advanced) -> dict[str, Marker]:
         read.users[i]: Marker(int(advanced.forgotten_version[i]), int(advanced.forgotten_time[i]))
         for i in np.flatnonzero(advanced.forgotten_version > 0).tolist()
     }
-
-
-def _recent(read: EventBatch, applied: Mask) -> bytes:
-    """Positive events and forgets of the batch, packed; b"" for none."""
-    events = read.events
-    wanted = np.flatnonzero(applied & ((events.effect & (POSITIVE | FORGETS)) != 0))
-    if not len(wanted):
-        return b""
-    return pack_recent(
-        offsets=events.offset[wanted],
-        users=read.user_hashes[events.user[wanted]],
-        items=np.where(events.effect[wanted] & FORGETS, 0, events.item[wanted]).astype(np.uint64),
-        times=np.maximum(events.time[wanted] // 1000, 0).astype(np.uint32),
-        actions=events.action[wanted],
-    )
 
 
 def _outcomes(advanced: Advanced, read: EventBatch) -> Counter[str]:

@@ -72,7 +72,7 @@ def test_only_the_marker_is_left(make_settings: MakeSettings, capsys: pytest.Cap
                 before = traces.in_store(server)
                 assert {key.split(b":")[1] for key in before} == {b"u", b"f"}
                 held = "".join(traces.in_memory(pipe.process))
-                for place in ("_Cache", "Rules", "HitRate", "WaitingLists", "Neighbourhood"):
+                for place in ("StateCache", "Rules", "HitRate", "WaitingLists", "Neighbourhood"):
                     assert place in held, "where it certainly was, it is not found: the search is blind"
                 receipt = await forget(pipe, capsys)
                 assert receipt["forgotten"] is True
