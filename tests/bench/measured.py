@@ -23,7 +23,7 @@ from workers.settings import load
 
 WARM = 0.2
 STUCK_S = 120.0
-_POLL_S = 0.02
+_POLL_S = 0.2  # adding up statistics costs a millisecond, which would be counted
 # Role -> the counters, in its statistics, of what it has taken in and of what it has made of it.
 COUNTERS = {
     "embedding": ("records", "records"),
