@@ -21,7 +21,7 @@ from tests.faults.run import FAST, SESSION_S, Run
 from tests.faults.schooling import SEEDS, Exam, School, items_of, replica_of, taught
 from tests.waiting import eventually
 from workers.health import read_health
-from workers.wire.model import CHECKPOINT, WRITER, CheckpointRecord, read_model
+from workers.wire.model import CHECKPOINT, WRITER, CheckpointRecord, WriterRecord, read_model
 
 pytestmark = pytest.mark.slow
 
@@ -72,9 +72,10 @@ class Trainers:
         return self.run.folder / f"health-{number}"
 
 
-def epochs(records: list[Any]) -> list[int]:
-    """Of the writers, in the order of the log."""
-    return [read_model(record.key, record.value).epoch for record in records if record.key == WRITER]
+def writers(records: list[Any]) -> list[WriterRecord]:
+    """Who took the pen, and took it again from a rival that was too late, in the order of the log."""
+    found = [read_model(record.key, record.value) for record in records if record.key == WRITER]
+    return [record for record in found if isinstance(record, WriterRecord)]
 
 
 def late(records: list[Any]) -> tuple[int, list[bytes]]:
@@ -91,9 +92,15 @@ def late(records: list[Any]) -> tuple[int, list[bytes]]:
 
 
 def assert_one_writer(records: list[Any]) -> None:
-    """Each took the pen with a greater epoch, and no record of a deposed one stands."""
-    taken = epochs(records)
-    assert taken == sorted(set(taken)), f"epochs of writers: {taken}"
+    """Of each epoch, each greater than those before, the first to take the pen has it; no record of another stands.
+
+    Two that are elected at the same moment may take it with the same epoch: the second reads the first's record before
+    its own, and gives up.
+    """
+    taken = writers(records)
+    assert [one.epoch for one in taken] == sorted(one.epoch for one in taken), f"writers: {taken}"
+    first = {one.epoch: one.owner for one in reversed(taken)}
+    assert taken[-1].owner == first[taken[-1].epoch], f"a rival that was too late stands: {taken}"
     assert late(records)[1] == []
 
 
@@ -142,7 +149,8 @@ def test_trainer_killed_in_mid_flush(fault: Fault, make_settings: MakeSettings) 
                 await run.driver.write_events(school.events(100))
                 await trainers.flushing()
         await run.drained()
-        assert len(epochs(await assert_well(fault, run, trainers, school))) >= 1 + kills
+        records = await assert_well(fault, run, trainers, school)
+        assert len({one.epoch for one in writers(records)}) >= 1 + kills
         fault.saw("events", run.driver.sent)
 
     fault.prove(make_settings(**FAST), proof, frozen_model=False)
@@ -213,6 +221,7 @@ def test_model_cut(fault: Fault, make_settings: MakeSettings) -> None:
                     trainers.spawn(**QUICK)
                 await eventually(whole, 60)
         records = await assert_well(fault, run, trainers, school)
-        assert epochs(records)[-1] > epochs(before)[-1], "replicas that remember the last writer would drop the new one"
+        taken, last = writers(records)[-1].epoch, writers(before)[-1].epoch
+        assert taken > last, "replicas that remember the last writer would drop the new one"
 
     fault.prove(make_settings(**FAST), proof, frozen_model=False)
