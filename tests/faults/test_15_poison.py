@@ -1,7 +1,8 @@
 """As many bad records as good ones, of every kind; and one user with thousands of large events.
 
 Good events are all applied. Each bad record is a dead letter, once by (partition, offset), with its bytes untouched
-(above 900 KiB the first 64 KiB and the hash). A bad record costs about what a good one costs, and stops nobody.
+(above 900 KiB the first 64 KiB and the hash). A bad record costs at most three times what a good one does, and stops
+nobody.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def compare(fault: Fault, clean: Cost, poisoned: Cost) -> None:
     fault.saw("us CPU a record, poisoned", round(1e6 * poisoned.cpu_s / poisoned.records, 1))
     fault.saw("% of clean records/s", round(100 * time_share))
     fault.saw("% of clean records/CPU s", round(100 * cpu_share))
-    assert cpu_share > 0.5, "a bad record costs more than twice what a good one costs"
+    assert cpu_share > 0.5, "a bad record costs more than three times what a good one costs"
 
 
 def test_poison_one_to_one(fault: Fault, make_settings: MakeSettings) -> None:
