@@ -15,7 +15,7 @@ from pipeline.model import Model
 from pipeline.model.rows import ItemRows
 from pipeline.provenance import Feed
 from pipeline.queries import Attributes
-from pipeline.recipe import home
+from pipeline.recipe import HAND, home
 from pipeline.retrieval import build_feeds
 from pipeline.types import hash_id
 from tests.retrieving import NOW, K, User, entry, lists, queries, vectors
@@ -173,11 +173,15 @@ def test_a_feed_says_why() -> None:
     assert why == {"like last": ["last"], "after first": ["first"]}
     at = names.index("after first")
     assert feed.sources[at]["covisitation"] == 1
-    assert "sequence" not in feed.parts[at]
+    weight = dict(HAND)
+    by_rank = [weight["rank_sequence"] * np.log(201 / (1 + found["sequence"])) for found in feed.sources]
+    assert feed.parts[at]["sequence"] == pytest.approx(by_rank[at], abs=0.006)  # its logit is 0
     cov = 0.9 * 4.0  # one step back, n = 1, no age
-    assert feed.parts[at]["covisitation"] == pytest.approx(0.5 * np.log((1e-3 + cov) / 1e-3), abs=0.006)
-    like = feed.parts[names.index("like last")]
-    assert like["sequence"] == pytest.approx(0.5 * 3 * np.e / np.sqrt(np.e + 0.7), abs=0.006)
+    of_pairs = weight["covisitation"] * np.log((1e-3 + cov) / 1e-3)
+    assert feed.parts[at]["covisitation"] == pytest.approx(of_pairs, abs=0.006)
+    like = names.index("like last")
+    logit = 3 * np.e / np.sqrt(np.e + 0.7)
+    assert feed.parts[like]["sequence"] == pytest.approx(weight["sequence"] * logit + by_rank[like], abs=0.006)
     assert feed.propensity == [1.0, 1.0]
 
 
