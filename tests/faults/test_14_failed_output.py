@@ -17,11 +17,12 @@ from tests.faults.configs import configured
 from tests.faults.feeds import answered
 from tests.faults.nodes import Nodes, broker_nodes
 from tests.faults.processes import Worker
-from tests.faults.run import FAST, SLOW, Run
+from tests.faults.run import FAST, Run
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
+STANDS = {"HEADRACE_FAILPOINT_AFTER_APPLY": "pause:2"}  # long enough to freeze the broker meanwhile
 TOO_SMALL = "600"  # bytes of a batch that the topic takes: less than what announces one user
 
 
@@ -68,9 +69,9 @@ def test_announcements_not_taken_in_time(fault: Fault, store_url: str) -> None:
     ends = fault.amount("workers ended", short=0, long=1)
 
     async def proof(run: Run, nodes: Nodes) -> None:
-        worker = run.spawn(**SLOW)
+        worker = run.spawn(**STANDS)
         await run.drive(events)
-        await run.owning_with_lag(worker)
+        await run.at_its_worst(worker)
         await asyncio.to_thread(nodes.freeze, 1)
         fault.bit("frozen", 1)
 
