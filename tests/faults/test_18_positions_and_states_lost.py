@@ -154,19 +154,21 @@ def test_position_out_of_retention(fault: Fault, make_settings: MakeSettings) ->
         await run.drive(1_000)
         await run.drained()
         worker.freeze()
-        stood = {p: at.next for p, at in (await run.positions()).items()}
         await run.drive(unread)
         log = await run.read("events")
         begins = {p: end - LEFT for p, end in (await run.log_ends()).items()}
         await cut(run, begins)
         worker.thaw()
-        for refusing in (worker, run.spawn()):
-            said = await ended(refusing)
+        words = [await ended(worker)]
+        # A fetch that was under way when it froze was answered all the same: of some partitions nothing is gone.
+        stood = {p: at.next for p, at in (await run.positions()).items()}
+        words.append(await ended(run.spawn()))
+        for said in words:
             (p,) = (p for p in begins if f"events.v1[{p}]: the store stands at {stood[p]}, " in said)
             gone = f"{begins[p] - stood[p]} events are gone before they were applied; go on without them with"
             assert gone in said
             fault.bit("refused", 1)
-        fault.saw("events gone", sum(begins[p] - stood[p] for p in begins))
+        fault.bit("events gone", sum(max(0, begins[p] - stood[p]) for p in begins))
         going_on = run.spawn("embedding", "--accept-loss")
         await run.drained()
         (await run.verdict([r for r in log if not stood[r.partition] <= r.offset < begins[r.partition]])).assert_equal()
