@@ -14,6 +14,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, UnsupportedVe
 
 from workers.kafka import admin, patiently
 from workers.settings import Settings
+from workers.wire.marker import KEPT_MS
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ TOPICS: tuple[Topic, ...] = (
         "states", "user id", None, "compact,delete", "MessagePack", "embedding worker",
         # `keep_days` is users.ttl_days. `verify` replays events from a cut younger than this lag. A null lives as long
         # as the store's forget marker: it is what a lost one is made of again.
-        config={"min.compaction.lag.ms": str(_DAY_MS), "delete.retention.ms": str(37 * _DAY_MS)},
+        config={"min.compaction.lag.ms": str(_DAY_MS), "delete.retention.ms": str(KEPT_MS)},
     ),
     Topic("feeds", "user id", None, "compact,delete", "JSON (CloudEvents)", "retrieval worker", keep_days=7),
     Topic("items", "item id", 4, "compact", "JSON (CloudEvents)", "producers, gateway"),

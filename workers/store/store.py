@@ -26,11 +26,11 @@ from workers.settings import Settings
 from workers.store.contract import Contract
 from workers.store.link import Link, StoreError, pack
 from workers.store.upkeep import Rebuilding, scan
+from workers.wire.marker import KEPT_MS
 
 LIBRARY = Path(__file__).with_name("functions.lua").read_bytes()
 
 _DAY_S = 86_400
-_MARKER_TTL_S = (30 + 7) * _DAY_S  # the greatest accepted age of an event, and how long `events` keeps it
 _DEFAULT_TTL_S = _DAY_S
 _VERSION = struct.Struct(">QQ")
 
@@ -144,7 +144,7 @@ class Store:
         self._prefix = settings.prefix.encode()
         self.state_ttl_s = _seconds(settings.users.ttl_days)
         self.feed_ttl_s = _seconds(settings.feed.cache_days)
-        self.marker_ttl_s = _MARKER_TTL_S
+        self.marker_ttl_s = KEPT_MS // 1000
         self._contract = Contract(link, b"%b:meta" % self._prefix, _meta(settings), LIBRARY)
 
     @classmethod

@@ -12,7 +12,10 @@ from typing import NamedTuple
 import msgspec
 
 from workers.wire.errors import UnreadableError
-from workers.wire.times import rfc3339
+from workers.wire.rules import OLDEST_MS
+from workers.wire.times import DAY_MS, rfc3339
+
+KEPT_MS = OLDEST_MS + 7 * DAY_MS  # the greatest accepted age of an event, and how long `events` keeps it
 
 _HEAD = struct.Struct(">QQQ")  # version, revision (0: older than any later feed of that version), time
 
