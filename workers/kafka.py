@@ -95,16 +95,22 @@ async def wait_for_broker(settings: Settings) -> Broker:
                     return await _probe(settings)
                 except (KafkaError, OSError) as error:
                     if trouble is None:
-                        log.warning("broker not ready: trying again", broker=settings.kafka.bootstrap, error=str(error))
+                        log.warning(
+                            "broker not ready: trying again", broker=settings.kafka.bootstrap, error=_said(error)
+                        )
                     trouble = error
                 await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 wait_s = min(_LONGEST_WAIT_S, 2 * wait_s)
     except TimeoutError:
         raise BrokerUnavailable(
             f"kafka: {settings.kafka.bootstrap} did not answer within {timeout_s:g} s "
-            f"({trouble or 'no answer'}); start it, or set kafka.bootstrap; a broker that wants TLS only hangs up on "
-            "a client without: kafka.security_protocol"
+            f"({_said(trouble) if trouble else 'no answer'}); start it, or set kafka.bootstrap; a broker that wants TLS "
+            "only hangs up on a client without: kafka.security_protocol"
         ) from None
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__  # a time limit has no words of its own
 
 
 async def answers(settings: Settings) -> bool:

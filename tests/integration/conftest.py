@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,16 @@ def server(any_store: str) -> Iterator[redis.Redis]:
     """The server itself, for looks behind the store's back."""
     with redis.Redis.from_url(any_store) as client:
         yield client
+
+
+@pytest.fixture
+def hung_up() -> Iterator[None]:
+    """For tests whose patience may end in the middle of a TLS handshake: asyncio leaves the socket of a connection that
+    is cancelled just then to the garbage collector, which finds it here and not in some later test."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "unclosed", ResourceWarning)
+        yield
+        gc.collect()
 
 
 @pytest.fixture

@@ -294,6 +294,7 @@ def test_strangers_are_refused_with_one_line(lab: Lab, more: dict[str, Any], sai
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.usefixtures("hung_up")
 def test_a_broker_without_tls_is_not_spoken_to(lab: Lab) -> None:
     """No password is sent to it."""
     flags = {"kafka_bootstrap": f"{embedded.HOST}:{lab.broker.port}", "kafka_connect_timeout_s": 2.0}
@@ -301,12 +302,14 @@ def test_a_broker_without_tls_is_not_spoken_to(lab: Lab) -> None:
         run(kafka.wait_for_broker(lab.settings("embedding", **flags)))
 
 
+@pytest.mark.usefixtures("hung_up")
 def test_a_client_without_a_certificate_is_refused(lab: Lab) -> None:
     flags = {"kafka_cert_file": "", "kafka_connect_timeout_s": 1.0}
     with pytest.raises((BrokerRefused, BrokerUnavailable), match=r"kafka: 127\.0\.0\.1:\d+"):
         run(kafka.wait_for_broker(lab.settings("trainer", **flags)))
 
 
+@pytest.mark.usefixtures("hung_up")
 def test_a_certificate_of_another_authority_is_refused(lab: Lab, tmp_path: Path) -> None:
     forged = secured.Certificates(tmp_path).signed("trainer")
     flags = {"kafka_cert_file": str(forged), "kafka_connect_timeout_s": 1.0}

@@ -267,6 +267,7 @@ def test_strangers_are_refused_with_one_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.usefixtures("hung_up")
 def test_a_name_that_the_certificate_does_not_hold_is_refused(secured_store: Server) -> None:
     url = f"rediss://127.0.0.2:{secured_store[0].port}/0"
     if not sys.platform.startswith("linux"):
@@ -276,6 +277,7 @@ def test_a_name_that_the_certificate_does_not_hold_is_refused(secured_store: Ser
     assert "127.0.0.2" in str(error.value)
 
 
+@pytest.mark.usefixtures("hung_up")
 def test_a_client_without_tls_gets_no_answer(secured_store: Server) -> None:
     plain = load(environ={}, flags={"store_url": f"redis://{embedded.HOST}:{secured_store[0].port}/0",
                                     "store_connect_timeout_s": 0.5})  # fmt: skip
