@@ -104,7 +104,7 @@ async def wait_for_broker(settings: Settings) -> Broker:
     except TimeoutError:
         raise BrokerUnavailable(
             f"kafka: {settings.kafka.bootstrap} did not answer within {timeout_s:g} s "
-            f"({_said(trouble) if trouble else 'no answer'}); start it, or set kafka.bootstrap; a broker that wants TLS "
+            f"({_said(trouble) if trouble else 'no answer'}); start it, or set kafka.bootstrap; one that wants TLS "
             "only hangs up on a client without: kafka.security_protocol"
         ) from None
 
