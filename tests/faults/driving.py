@@ -55,12 +55,13 @@ async def again_and_again(write: Callable[[], Awaitable[None]]) -> AsyncIterator
 class Driver:
     """Writes events, and a model that does not move. Counts what it wrote.
 
-    300 users are there all the time. The share `passing` of the events belongs to others, who each come with three
-    events and never again.
+    `users` are there all the time, and take of `items`. The share `passing` of the events belongs to others, who each
+    come with three events and never again.
     """
 
     def __init__(self, settings: Settings, rng: np.random.Generator, passing: float = 0.0) -> None:
         self.settings = settings
+        self.users, self.items = USERS, ITEMS
         self.passing = passing
         self.sent = 0
         self.resent = 0
@@ -123,7 +124,7 @@ class Driver:
     def event(self, forget: float = 0.0) -> tuple[bytes, bytes]:
         """One event as key and JSON, not written."""
         rng = self._rng
-        user, item = self._user(), f"i-{rng.integers(ITEMS)}"
+        user, item = self._user(), f"i-{rng.integers(self.items)}"
         action = "forget" if rng.random() < forget else str(rng.choice(ACTIONS, p=_SHARES))
         event: dict[str, Any] = {"user_id": user, "action": action, "event_id": f"e-{rng.integers(2**62)}"}
         if action == "profile":
@@ -138,7 +139,7 @@ class Driver:
         if self._rng.random() < self.passing:
             self._passed += 1
             return f"p-{self._passed // _PASSES}"
-        return f"u-{self._rng.integers(USERS)}"
+        return f"u-{self._rng.integers(self.users)}"
 
     async def write_events(self, records: Iterable[tuple[bytes, bytes]]) -> None:
         """Write records of `events`, each to the partition of its key; returns when all are acknowledged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -55,3 +56,21 @@ class Record:
         self.times_s.append(at_s)
         self.resident.append(self.worker.resident())
         self.descriptors.append(self.worker.descriptors())
+
+
+class Cores:
+    """How busy the machine's cores are, with all that runs on them, from the moment this is made (Linux)."""
+
+    def __init__(self) -> None:
+        self._begin = self._spent()
+
+    def busy(self) -> float:
+        """Share of the time that the cores worked, or were wanted by another machine on the same host."""
+        idle, total = (now - then for now, then in zip(self._spent(), self._begin, strict=True))
+        return 1 - idle / max(total, 1)
+
+    @staticmethod
+    def _spent() -> tuple[int, int]:
+        """Ticks of all cores since the machine started: idle or waiting for a disk, and all (proc(5), /proc/stat)."""
+        ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return ticks[3] + ticks[4], sum(ticks)

@@ -1,5 +1,8 @@
 """Load for a long time, and again and again a fault drawn by chance.
 
+The load is the rate at which workers, broker, store and driver together keep the machine's cores busy for 70 % of the
+time: what is written faster is still applied, but refreshes of feeds are coalesced, and less is worked for each event.
+
 After each fault the lag returns to what the load makes; at the end it is 0, users are equal byte for byte, everyone
 has the feed that is due. Workers that nobody kills hold no more memory and no more descriptors than after a third of
 the time: their growth is not certainly above 8 MB an hour, and 4 MB in all where the time is short.
@@ -20,7 +23,7 @@ from tests.backing import url_of
 from tests.conftest import MakeSettings
 from tests.faults.account import Fault
 from tests.faults.feeds import answered
-from tests.faults.flatness import Record, slope
+from tests.faults.flatness import Cores, Record, slope
 from tests.faults.processes import Stopwatch
 from tests.faults.run import FAST, SESSION_S, Run
 from tests.waiting import eventually
@@ -32,8 +35,12 @@ pytestmark = pytest.mark.slow
 FLAT = 8e6  # bytes an hour
 STEP = 4e6  # bytes that a worker may take at once, when partitions come to it, say; in an hour FLAT is the limit
 LEAKED = 8  # descriptors more at the end than after the warm-up: connections come and go
-LOAD = 0.7  # of what the workers carry
-TRIAL = 20_000  # events of which it is measured what they carry
+LOAD = 0.7  # share of the time that the cores are busy
+NEAR = 0.05  # of LOAD: near enough
+TRIAL_S = 20  # over which it is measured
+TRIALS = 10
+SLOWEST = 50.0  # events a second to begin with
+USERS, ITEMS = 5_000, 5_000  # so many that an event is mostly one feed, and that a feed finds something new
 TURN_S = 0.2  # events are written so often
 SAMPLE_S = 0.5
 START_S = 300.0  # that workers may take to start, all at once, on a busy machine
@@ -52,19 +59,27 @@ class Soak:
         self.victims = {role: run.spawn(role) for role in ("embedding", "retrieval")}
 
     # ---------------------------------------------------------------- load
-    async def measure(self) -> float:
-        """Events a second that both lanes carry, with everything else beside them, whoever writes the events too."""
-        events = self.run.driver.draw(TRIAL)
-        watch = Stopwatch()
-        await self.run.driver.write_events(events)
-        await self.without_lag()
-        return TRIAL / watch.seconds()
+    async def find_rate(self) -> float:
+        """Move `rate` to where the cores are busy for LOAD of the time, with everything beside the workers too; returns
+        the share that was measured last."""
+        self.rate = SLOWEST
+        async with self.load(sampled=False):
+            for _ in range(TRIALS):
+                cores = Cores()
+                await asyncio.sleep(TRIAL_S)
+                busy = cores.busy()
+                if abs(busy - LOAD) <= NEAR:
+                    break
+                self.rate *= min(max(LOAD / busy, 0.5), 2.0)
+            await self.keeps_up()
+        return busy
 
     @contextlib.asynccontextmanager
-    async def load(self) -> AsyncIterator[None]:
+    async def load(self, sampled: bool = True) -> AsyncIterator[None]:
         """Write `rate` events a second, and take samples of every worker that is watched."""
         ended = asyncio.Event()
-        tasks = [asyncio.create_task(self._write(ended)), asyncio.create_task(self._sample(ended))]
+        parts = [self._write, self._sample] if sampled else [self._write]
+        tasks = [asyncio.create_task(part(ended)) for part in parts]
         try:
             yield
         finally:
@@ -72,12 +87,12 @@ class Soak:
             await asyncio.gather(*tasks)
 
     async def _write(self, ended: asyncio.Event) -> None:
-        watch, written = Stopwatch(), 0
+        watch, due = Stopwatch(), 0.0
         while not ended.is_set():
-            due = int(watch.seconds() * self.rate) - written
-            if due > 0:
-                await self.run.drive(due)
-                written += due
+            elapsed, watch = watch.seconds(), Stopwatch()
+            due += elapsed * self.rate
+            await self.run.drive(int(due))
+            due -= int(due)
             await asyncio.sleep(TURN_S)
 
     async def _sample(self, ended: asyncio.Event) -> None:
@@ -185,16 +200,18 @@ def test_soak(fault: Fault, make_settings: MakeSettings, own_store: Server, pyte
     every_s = fault.amount("s a fault", short=10, long=180)
 
     async def proof(run: Run) -> None:
+        if fault.long:
+            run.driver.users, run.driver.items = USERS, ITEMS
         run.driver.passing = 0.0  # new users fill caches up to their bound: that is no leak, and no flat line either
         soak = Soak(fault, run, own_store)
         for worker in run.workers:
             await run.running(worker, START_S)
-        carried = await soak.measure() if fault.long else 0.0
-        soak.rate = pytestconfig.option.rate or (LOAD * carried if fault.long else 200.0)
-        fault.saw("events/s carried", round(carried))
+        soak.rate = pytestconfig.option.rate or 200.0
+        if fault.long and not pytestconfig.option.rate:
+            fault.saw("% busy at first", round(100 * await soak.find_rate()))
         fault.saw("events/s", round(soak.rate))
         fault.saw("minutes", minutes)
-        soak.watch = Stopwatch()
+        soak.watch, cores = Stopwatch(), Cores()
         async with soak.load():
             await soak.keeps_up()
             while soak.watch.seconds() < 60 * minutes:
@@ -202,6 +219,7 @@ def test_soak(fault: Fault, make_settings: MakeSettings, own_store: Server, pyte
                 await soak.one_fault()
                 assert all(victim.runs for victim in soak.victims.values())
                 await asyncio.sleep(max(0.0, every_s - begun.seconds()))  # the pace of faults
+            fault.saw("% busy", round(100 * cores.busy()))
         await soak.without_lag()
         soak.assert_flat()
         if not fault.long:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from tests.faults.flatness import BLOCKS, slope
+from tests.faults.flatness import BLOCKS, Cores, slope
 
 HOUR = [float(s) for s in range(3600)]
 
@@ -40,3 +44,14 @@ def test_too_few_samples_are_no_answer() -> None:
     few = HOUR[: 2 * BLOCKS]
     with pytest.raises(ValueError, match="at least 40 samples"):
         slope(few, few)
+
+
+def test_cores_that_work_are_busy() -> None:
+    """At least for the time that this process took."""
+    if not Path("/proc/stat").exists():
+        pytest.skip("cores are watched through /proc/stat: Linux alone")
+    cores, began, worked = Cores(), time.monotonic(), time.process_time()
+    while time.process_time() - worked < 0.5:
+        sum(range(10_000))
+    share = (time.process_time() - worked) / (time.monotonic() - began) / (os.cpu_count() or 1)
+    assert 0.8 * share <= cores.busy() <= 1  # ticks are hundredths of a second
