@@ -69,22 +69,38 @@ class Producer:
         self, outputs: Iterable[Output], instead: Callable[[Output], Output] | None
     ) -> list[asyncio.Future[Any]]:
         open_batches: dict[tuple[str, int], Any] = {}
-        pending = []
-        for made in outputs:
-            output = made if size_of(made) <= LARGEST_RECORD else _replaced(made, instead)
-            partition = await self._home(output) if output.partition is None else output.partition
-            target = output.topic, partition
+        pending: list[asyncio.Future[Any]] = []
+        for output in outputs:
+            target = output.topic, await self._home(output) if output.partition is None else output.partition
             batch = open_batches.get(target)
             if batch is None or not _append(batch, output):
-                if batch is not None:  # it is full
-                    pending.append(await self._submit_batch(batch, target))
-                batch = open_batches[target] = self._client.create_batch()
-                if not _append(batch, output):
-                    raise ProduceError(f"produce: a record for {output.topic} does not fit an empty batch")
+                await self._begin(output, instead, open_batches, pending)
             self.sent += 1
         for target, batch in open_batches.items():
             pending.append(await self._submit_batch(batch, target))
         return pending
+
+    async def _begin(
+        self,
+        made: Output,
+        instead: Callable[[Output], Output] | None,
+        open_batches: dict[tuple[str, int], Any],
+        pending: list[asyncio.Future[Any]],
+    ) -> None:
+        """Append `made` to a new batch, since there is none with room for it; the full one is submitted.
+
+        Only here can a record be too large: what was appended to another fits a batch, which is less.
+        """
+        output = made if size_of(made) <= LARGEST_RECORD else _replaced(made, instead)
+        target = output.topic, await self._home(output) if output.partition is None else output.partition
+        full = open_batches.get(target)
+        if full is not None:
+            if output is not made and _append(full, output):
+                return
+            pending.append(await self._submit_batch(full, target))
+        batch = open_batches[target] = self._client.create_batch()
+        if not _append(batch, output):
+            raise ProduceError(f"produce: a record for {output.topic} does not fit an empty batch")
 
     async def _submit_batch(self, batch: Any, target: tuple[str, int]) -> asyncio.Future[Any]:
         """Nothing here gives way to the sender, so that all batches of a call leave in one request a broker."""

@@ -167,6 +167,7 @@ def test_an_output_that_is_too_large_is_a_dead_letter(
     made again, it would be too large again."""
     monkeypatch.setattr(lanes, "LARGEST_RECORD", 40_000)
     monkeypatch.setattr("workers.producer.LARGEST_RECORD", 40_000)
+    monkeypatch.setattr("workers.kafka._BATCH", 20_000)  # a batch takes less than the largest record
     settings = make_settings(**FAST, kafka_partitions=1)
     large = json.dumps({**click("large"), "note": "x" * 9_000}).encode()
 
