@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ def servers() -> Iterator[Servers]:
     version = backing.kafka_version()
     if version is None:
         raise SystemExit("bench: Java 17 and Maven are needed for a real broker")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and `timeout` too end what is started here
     port = str(embedded.free_port())
     kafka = str(backing.KAFKA_LOCAL)
     up = [kafka, "up", "--port", port, "--java-opts=-XX:+UseG1GC"]
