@@ -133,12 +133,12 @@ def test_a_feed_says_why(running: tuple[Pipeline, Run[Any]]) -> None:
     feed = run(eventually(told))
     assert feed is not None
     assert [item.rank for item in feed.items] == list(range(1, len(feed.items) + 1))
-    assert [item.score for item in feed.items] == sorted((item.score for item in feed.items), reverse=True)
     for item in feed.items:
         assert item.sources
         assert min(item.sources.values()) >= 1
         assert item.propensity == 1
     first = feed.items[0]
+    assert first.score == max(item.score for item in feed.items)  # behind it what nobody took yet may be moved
     assert (first.item_id, first.because) == ("next", ["hit"])
     assert {"covisitation", "trending"} <= first.sources.keys()
     assert first.parts["covisitation"] > 0
