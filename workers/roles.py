@@ -138,9 +138,9 @@ class Process:
 
     def _warm_up(self) -> None:
         """Load or compile kernels now: nobody waits for us yet, and there is no heartbeat to miss."""
-        if not kernels.compiled():
-            log.warning("compiling kernels, once for this version on this machine: about half a minute")
         with _ends_at_once():
+            if not kernels.compiled():
+                log.warning("compiling kernels, once for this version on this machine: about half a minute")
             for warm in self._warm:
                 warm()
 

@@ -19,6 +19,7 @@ from tests.records import NOW, Consumed
 from tests.waiting import eventually, run
 from workers import cli, kafka
 from workers.producer import Producer
+from workers.replica import log_reader
 from workers.roles import Process, hosted
 from workers.settings import Settings
 from workers.store import Apply, Store
@@ -131,6 +132,12 @@ def test_markers_of_transactions_are_no_lag(headrace: Settings, capsys: Capture)
             async with producer.transaction():
                 await producer.send_and_wait(topic, b"{}", key=b"u", partition=0)
         await producer.stop()
+        async with log_reader(headrace) as reader:
+
+            async def marked() -> bool:  # a commit is answered before its marker is written
+                return (await reader.spans(topic))[0].end == 4
+
+            await eventually(marked)
         store = await Store.connect(headrace)
         claim = (await store.claim([0], "someone", [0]))[0]
         await store.apply([Apply(0, claim.epoch, 0, 3, 3, [])])
@@ -291,7 +298,7 @@ def test_a_store_is_verified_lost_and_rebuilt(headrace: Settings, capsys: Captur
 
 def test_a_forget_is_waited_for_and_tells_what_is_missing(headrace: Settings, capsys: Capture) -> None:
     """Without a retrieval worker there is no null on `feeds`; without any worker there is nothing but the event."""
-    assert cli.run(["forget", "u", "--wait", "--within", "0.3", "--json"]) == 1
+    assert cli.run(["forget", "u", "--wait", "--within", "3", "--json"]) == 1
     ((answer,), _) = said(capsys)
     assert answer["forgotten"] is False
     assert len(answer["missing"]) == 3

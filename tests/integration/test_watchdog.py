@@ -14,6 +14,7 @@ from pipeline.state import decode
 from tests import backing
 from tests.conftest import MakeSettings
 from tests.integration.test_embedding_lane import Lab, click, in_lab
+from tests.stores import written
 from tests.waiting import eventually, run
 from workers import embedded, kafka, watchdog
 from workers.app import GroupRefused
@@ -174,6 +175,7 @@ def test_a_store_that_is_away_longer_than_patience_restarts_nobody(
         for user in users:
             await lab.write(user, click(user))
             await lab.blob(user)
+        await written(server)
         server.kill()
         retries: int = lab.process.stats()["embedding"]["retries"]
         for user in users:
