@@ -87,7 +87,7 @@ def test_real_ratings_on_a_real_broker_and_store(root: Path, broker: str, store_
 @pytest.mark.redis
 def test_events_happen_now_under_clock_wall(root: Path, broker: str, store_url: str, prefix: str) -> None:
     where = ["--broker", broker, "--store", store_url, "--clock", "wall", "--set", "kafka_partitions=3"]
-    report = report_of(demo(root, "--events", "300", "--rate", "300", "--json", *where, prefix=prefix))
+    report = report_of(demo(root, "--events", "300", "--rate", "100", "--json", *where, prefix=prefix))
     assert_whole(report, 300)
 
 

