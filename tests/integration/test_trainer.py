@@ -226,9 +226,7 @@ def test_a_second_trainer_stands_by_and_takes_over(settings: Settings) -> None:
         async with pipeline(settings, ["embedding"]) as pipe, training(settings, "one") as one:
             await until(lambda: one.core.writing)
             async with training(settings, "two") as two:
-                for _ in range(
-                    2
-                ):  # it may be told before both have heard whom it chose: one more question takes longer
+                for _ in range(2):  # "Stable" may be told before both know whom it chose: to ask again takes longer
                     await eventually(lambda: members(settings, 2))
                 await until(lambda: elected(one) != elected(two) and writes(one) == elected(one) != writes(two))
                 active, idle = (one, two) if writes(one) else (two, one)
