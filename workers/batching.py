@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ class Limits:
     poll_records: int = 8192
     ahead_records: int = 0  # of a backlog are read before a round; 0 = one poll
     ahead_bytes: int = 32 * 1024 * 1024
+    newest_wins: bool = False  # a user counts with the last record that waits: the others may be left to that one
 
 
 # A state stands for all that the same user had before: of a backlog many are read at once, and few answered.
@@ -36,7 +37,9 @@ NEWEST_WINS = Limits(
     round_users=1024,
     poll_records=1024,
     ahead_records=16_384,
+    newest_wins=True,
 )
+_USERS_BESIDE = 4  # times as many users as count may be in a batch, together with those who do not count
 
 
 @dataclass(slots=True)
@@ -51,24 +54,30 @@ class Queue:
     progressed: float = 0.0
 
     def cut(self, partition: int, limits: Limits, users: int) -> Batch | None:
-        """The next batch, of at most `users` users; None where nothing waits. One that is announced again ends before
-        the first offset that is not applied."""
+        """The next batch, in which at most `users` users count; None where nothing waits. One that is announced again
+        ends before the first offset that is not applied."""
         if not self.records:
             return None
         again = self.records[0].offset < self.stand.next
         records = self._take(self.stand.next if again else None, limits, min(users, limits.users))
         expected = records[0].offset if again else self.stand.next
-        return Batch(partition, records, expected, records[-1].offset + 1, again)
+        waiting = self._newest_of({record.key for record in records}) if limits.newest_wins else ()
+        return Batch(partition, records, expected, records[-1].offset + 1, again, waiting)
 
     def _take(self, before: int | None, limits: Limits, most_users: int) -> list[Any]:
         source, total = self.records, 0
         taken: list[Any] = []
         users: dict[bytes | None, list[int]] = {}
+        counted = 0  # users
+        left = Counter(record.key for record in source) if limits.newest_wins else None
         while source and len(taken) < limits.records and (before is None or source[0].offset < before):
             record = source[0]
             seen = users.get(record.key)
+            counts = seen is None if left is None else left[record.key] == 1
+            if counted + counts > most_users:
+                break
             if seen is None:
-                if len(users) == most_users:
+                if len(users) == _USERS_BESIDE * most_users:
                     break
                 seen = users[record.key] = [0, 0]
             size = len(record.value or b"")
@@ -80,5 +89,13 @@ class Queue:
                 break
             seen[0] += 1
             seen[1] += size
+            counted += counts
+            if left is not None:
+                left[record.key] -= 1
             taken.append(source.popleft())
         return taken
+
+    def _newest_of(self, keys: set[bytes | None]) -> list[Any]:
+        """The newest waiting record of each user who has one."""
+        newest = {record.key: record for record in self.records if record.key in keys}
+        return list(newest.values())

@@ -53,6 +53,7 @@ class Batch:
     expected: int  # the first offset not applied before this batch
     next: int
     again: bool = False  # all of it is applied already: only announce
+    waiting: Sequence[Any] = ()  # where the newest wins: the last record behind the batch of each user in it, if read
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +38,7 @@ from workers.wire.state import Cause, Forgotten, Fresh, StateRecord, decode_stat
 log = structlog.get_logger()
 
 _SOON_S = 0.2
-_READ_AT_ONCE = 512  # records of a batch: some 5 ms
+_READ_AT_ONCE = 512  # records: some 5 ms
 
 
 @dataclass(slots=True)
@@ -142,13 +143,12 @@ class RetrievalHandler:
     async def _told(self, batches: list[Batch], bad: dict[int, list[BadRecord]]) -> _Told:
         """By partition the users of its batch, in the order of their first record."""
         told: _Told = {batch.partition: {} for batch in batches}
-        records = [(batch.partition, record) for batch in batches for record in batch.records]
-        for begin in range(0, len(records), _READ_AT_ONCE):
-            if begin:
-                await asyncio.sleep(0)  # others share the loop
-            self._tell(records[begin : begin + _READ_AT_ONCE], told, bad)
-        waiting = (known.refreshing for users in told.values() for known in users.values())
-        self.counts["refreshes_shed"] += sum(refreshing - 1 for refreshing in waiting if refreshing > 1)
+        async for records in _parts([(batch.partition, record) for batch in batches for record in batch.records]):
+            self._tell(records, told, bad)
+        asked = (known.refreshing for users in told.values() for known in users.values())
+        self.counts["refreshes_shed"] += sum(refreshing - 1 for refreshing in asked if refreshing > 1)
+        async for records in _parts([(batch.partition, record) for batch in batches for record in batch.waiting]):
+            self._leave(records, told)
         return told
 
     def _tell(self, records: list[tuple[int, Record]], told: _Told, bad: dict[int, list[BadRecord]]) -> None:
@@ -167,6 +167,23 @@ class RetrievalHandler:
                 bad[partition].append(BadRecord(record, error.stage, str(error), type(error).__name__))
         for one, offset in self._dated(read, bad):
             _merge(told[one.partition].setdefault(one.user, _User()), one.record, one.state, offset)
+
+    def _leave(self, records: list[tuple[int, Record]], told: _Told) -> None:
+        """Leave users to the states that wait for a later round, where these ask for a feed and are newer. What cannot
+        be read there is told when its turn comes."""
+        read: list[_Read] = []
+        for partition, record in records:
+            with contextlib.suppress(WireError):
+                user = id_from_key(record.key, "user id")
+                known = told[partition].get(user)
+                if known is not None and known.cause is not None and record.value is not None:
+                    read.append(_Read(partition, record, user, decode_state(record.value)))
+        asking = [one for one in read if one.state.refresh and one.state.cause is not None]
+        for one, offset in self._dated(asking, defaultdict(list)):
+            known = told[one.partition][one.user]
+            if offset >= known.offset:
+                known.cause = None
+                self.counts["refreshes_shed"] += 1
 
     def _dated(self, read: list[_Read], bad: dict[int, list[BadRecord]]) -> list[tuple[_Read, int]]:
         """With the offset of each state's last event; a state that is none goes to `bad`."""
@@ -288,6 +305,14 @@ class RetrievalHandler:
         asked = made.asked
         output = Output(self._feeds_topic, asked.user.encode(), made.value, made.headers, asked.partition)
         return FeedOutput(asked.partition, asked.user, made.version, made.revision, made.value, output)
+
+
+async def _parts(records: list[tuple[int, Record]]) -> AsyncIterator[list[tuple[int, Record]]]:
+    """As many as may be read without a break; others share the loop."""
+    for begin in range(0, len(records), _READ_AT_ONCE):
+        if begin:
+            await asyncio.sleep(0)
+        yield records[begin : begin + _READ_AT_ONCE]
 
 
 def _merge(known: _User, record: Record, state: StateRecord, offset: int) -> None:

@@ -18,6 +18,7 @@ from tests.integration.test_embedding_lane import Lab, click, in_lab
 from tests.streams import Ev, after, batch, nobody
 from tests.waiting import eventually, run
 from workers import lane as lanes
+from workers.batching import NEWEST_WINS
 from workers.producer import Producer
 from workers.settings import Settings
 from workers.wire.feed import read_pair
@@ -28,26 +29,26 @@ from workers.wire.state import Cause, Fresh, StateRecord, decode_state, encode_s
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
 FAST: dict[str, Any] = {"kafka_session_timeout_s": 6.0, "kafka_heartbeat_s": 0.5, "model_dimension": 16}
-USERS, BURST, BURSTS = 40, 300, 4  # users, states a user and burst
+BURST, BURSTS = 300, 4  # states a user and burst
 FLAT = 48 << 20  # bytes that an allocator may take more while the same is done again
 
 
 class Crowd:
     """Users whose every event is announced: one record of `states` each."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, users: int) -> None:
         self.settings = settings
-        self.names = [f"u-{i}" for i in range(USERS)]
-        self.last = np.full(USERS, -1)
-        self._known = nobody(USERS)
+        self.names = [f"u-{i}" for i in range(users)]
+        self.last = np.full(users, -1)
+        self._known = nobody(users)
 
-    def burst(self) -> list[Output]:
-        """The next BURST states of every user; the newest is the last of them."""
+    def burst(self, states: int) -> list[Output]:
+        """The next states of every user; the newest is the last of them."""
         outputs = []
-        for _ in range(BURST):
+        for _ in range(states):
             self.last += 1
             offset = int(self.last[0])
-            items = [f"i-{(offset * 7 + user) % ITEMS}" for user in range(USERS)]
+            items = [f"i-{(offset * 7 + user) % ITEMS}" for user in range(len(self.names))]
             events = [
                 Ev(offset, POSITIVE | CONSUMES, hash_id(item), 1000 + offset, user=user)
                 for user, item in enumerate(items)
@@ -77,16 +78,16 @@ def test_more_states_than_feeds_can_be_made(make_settings: MakeSettings, tmp_pat
 
     async def body() -> None:
         producer, piped = await Producer(settings).start(), Run(settings, tmp_path)
-        crowd = Crowd(settings)
+        crowd = Crowd(settings, 40)
         try:
             await piped.prepare()
-            await producer.send(crowd.burst())
+            await producer.send(crowd.burst(BURST))
             worker = piped.spawn("retrieval")
             sizes = []
             for _ in range(BURSTS - 1):
                 await _answered(piped, crowd)
                 sizes.append(worker.resident())
-                await producer.send(crowd.burst())
+                await producer.send(crowd.burst(BURST))
             await _answered(piped, crowd)
             sizes.append(worker.resident())
             assert worker.stop() == 0
@@ -94,12 +95,36 @@ def test_more_states_than_feeds_can_be_made(make_settings: MakeSettings, tmp_pat
             await piped.stop()
             await producer.stop()
         states, feeds, shed = worker.counted("states"), worker.counted("feeds"), worker.counted("refreshes_shed")
-        assert states == USERS * BURST * BURSTS
+        assert states == 40 * BURST * BURSTS
         assert feeds + shed == states
-        assert shed > USERS * BURST / 2, "the first burst lay there before the worker began"
+        assert shed > 40 * BURST / 2, "the first burst lay there before the worker began"
         assert worker.counted("read_ahead") > 0
         assert worker.logged("overload:") > 0
         assert max(sizes[1:]) - sizes[1] < FLAT, [size >> 20 for size in sizes]
+
+    run(body(), 170)
+
+
+def test_more_users_than_a_round_answers(make_settings: MakeSettings, tmp_path: Path) -> None:
+    """Each comes again when thrice as many as a round answers have come: whoever waits again is answered then."""
+    settings, users = make_settings(**FAST, clock="stream"), 3 * NEWEST_WINS.round_users
+
+    async def body() -> None:
+        producer, piped = await Producer(settings).start(), Run(settings, tmp_path)
+        crowd = Crowd(settings, users)
+        try:
+            await piped.prepare()
+            await producer.send(crowd.burst(4))
+            worker = piped.spawn("retrieval")
+            await _answered(piped, crowd)
+            assert worker.stop() == 0
+        finally:
+            await piped.stop()
+            await producer.stop()
+        states, feeds, shed = worker.counted("states"), worker.counted("feeds"), worker.counted("refreshes_shed")
+        assert (states, feeds + shed) == (4 * users, 4 * users)
+        assert shed > users, "all of it lay there before the worker began"
+        assert worker.counted("rounds") >= 3
 
     run(body(), 170)
 

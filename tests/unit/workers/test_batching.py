@@ -69,6 +69,32 @@ def test_where_the_newest_wins_a_user_may_fill_a_batch() -> None:
     assert [len(b.records) for b in batches(many, limits=NEWEST_WINS, users=85)] == [85, 85, 30]
 
 
+def test_where_the_newest_wins_a_user_counts_with_the_last_record_that_waits() -> None:
+    """Two passes over ten users: the first pass is of nobody who counts."""
+    twice = [Consumed(b"u-%d" % (i % 10), offset=i) for i in range(20)]
+    found = batches(twice, limits=NEWEST_WINS, users=4)
+    assert [len(b.records) for b in found] == [14, 4, 2]
+    assert [[record.offset for record in b.waiting] for b in found] == [[14, 15, 16, 17, 18, 19], [], []]
+    assert all(not b.waiting for b in batches(twice))
+
+
+def test_where_the_newest_wins_a_batch_has_few_users_beside_those_who_count() -> None:
+    twice = [Consumed(b"u-%d" % (i % 10), offset=i) for i in range(20)]
+    found = batches(twice, limits=NEWEST_WINS, users=1)
+    assert [len(b.records) for b in found] == [4, 4, 3, *[1] * 9]
+
+
+def test_only_the_last_record_of_a_waiting_user_is_told() -> None:
+    keys = b"a b a c a b d c".split()
+    found = batches([Consumed(key, offset=i) for i, key in enumerate(keys)], limits=NEWEST_WINS, users=1)
+    assert [(b.records[0].offset, b.next, sorted(one.offset for one in b.waiting)) for b in found] == [
+        (0, 5, [5, 7]),
+        (5, 6, []),
+        (6, 7, []),
+        (7, 8, []),
+    ]
+
+
 def test_what_is_announced_again_ends_where_the_rest_begins() -> None:
     found = batches([Consumed(offset=i) for i in range(2, 9)], next_=5)
     assert [(b.again, b.expected, b.next) for b in found] == [(True, 2, 5), (False, 5, 9)]

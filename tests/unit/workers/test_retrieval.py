@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -75,17 +76,27 @@ class Shop:
             self.model.put_vectors(vectors(f"i{at}", count=20.0 - at, bias=1.0 - at / 10))
         self.handler = RetrievalHandler(settings, Rules.of(settings), self.model, self.catalog)
 
-    def results(self, *records: Consumed) -> list[Result]:
-        """One batch a partition, as the lane gives them; then all are stored."""
+    def results(self, *records: Consumed, waiting: Sequence[Consumed] = ()) -> list[Result]:
+        """One batch a partition, as the lane gives them, and what waits behind them; then all are stored."""
         parts = sorted({one.partition for one in records})
-        batches = [Batch(p, [one for one in records if one.partition == p], 0, 1) for p in parts]
+        batches = [
+            Batch(
+                p,
+                [one for one in records if one.partition == p],
+                0,
+                1,
+                waiting=[one for one in waiting if one.partition == p],
+            )
+            for p in parts
+        ]
         results = asyncio.run(self.handler.handle(batches))
         for result in results:
             self.handler.stored(result)
         return results
 
-    def feeds(self, *records: Consumed) -> list[Feed]:
-        return [read_feed(feed.feed) for result in self.results(*records) for feed in result.feeds]
+    def feeds(self, *records: Consumed, waiting: Sequence[Consumed] = ()) -> list[Feed]:
+        results = self.results(*records, waiting=waiting)
+        return [read_feed(feed.feed) for result in results for feed in result.feeds]
 
 
 @pytest.fixture
@@ -163,6 +174,38 @@ def test_what_is_read_in_pieces_is_one_batch(shop: Shop, monkeypatch: pytest.Mon
 
 def test_nobody_who_does_not_refresh_gets_a_feed(shop: Shop) -> None:
     assert shop.feeds(record("ann", Deed(1, "", "impression", 0), refresh=False)) == []
+
+
+def test_who_asks_again_in_what_waits_is_left_to_that(shop: Shop) -> None:
+    """And counted; whoever else is in the batch is answered."""
+    first, second = record("ann", Deed(4, "i0")), record("ann", Deed(4, "i0"), Deed(5, "i1"))
+    assert [feed.user_id for feed in shop.feeds(first, record("bob", Deed(6, "i0")), waiting=[second])] == ["bob"]
+    assert shop.handler.counts["refreshes_shed"] == 1
+    assert [feed.version for feed in shop.feeds(second)] == [6]
+    assert shop.handler.counts["refreshes_shed"] == 1
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        record("ann", Deed(4, "i0"), Deed(5, "", "impression", 0), refresh=False),  # asks for nothing
+        record("ann", Deed(3, "i0")),  # older: announced by a worker that was frozen
+        forget("ann", 5),
+        replace(record("ann", Deed(5, "i0")), value=b"x"),
+        replace(record("ann", Deed(5, "i0")), value=encode_state(StateRecord(b"x", b"", [], True, Cause("e", NOW)))),
+    ],
+    ids=["no refresh", "older", "forget", "unreadable", "no state"],
+)
+def test_who_is_not_answered_by_what_waits_is_answered_now(shop: Shop, waiting: Consumed) -> None:
+    assert [feed.version for feed in shop.feeds(record("ann", Deed(4, "i0")), waiting=[waiting])] == [5]
+    assert shop.handler.counts["refreshes_shed"] == shop.handler.counts["dead_letters"] == 0
+
+
+def test_a_choice_is_judged_though_its_feed_is_left_to_another(shop: Shop) -> None:
+    shop.feeds(record("ann", Deed(4, "i0")))
+    first, second = record("ann", Deed(4, "i0"), Deed(5, "i1")), record("ann", Deed(4, "i0"), Deed(6, "i1"))
+    assert shop.feeds(first, waiting=[second]) == []
+    assert shop.handler.live.figures()["events"] == 1
 
 
 def test_partitions_are_answered_together_and_told_apart(shop: Shop) -> None:
