@@ -79,6 +79,11 @@ class Broker:
     brokers: int
     idempotent: bool  # gives producer ids; the embedded one does not
 
+    @property
+    def tells_ends(self) -> bool:
+        """Of every log; the embedded one says 0 of some that have records."""
+        return self.idempotent
+
 
 async def wait_for_broker(settings: Settings) -> Broker:
     """Try until a broker answers.

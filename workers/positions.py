@@ -99,11 +99,15 @@ class StoredPositions:
 
     contiguous = True
 
-    def __init__(self, store: Store, topic: str, owner: str, *, accept_loss: bool = False) -> None:
+    def __init__(
+        self, store: Store, topic: str, owner: str, *, accept_loss: bool = False, ends_told: bool = True
+    ) -> None:
+        """`ends_told`: an end of 0 is one (`Broker.tells_ends`)."""
         self._store = store
         self._topic = topic
         self._owner = owner
         self._accept_loss = accept_loss
+        self._ends_told = ends_told
         self._epochs: dict[int, int] = {}
         self._own_next: dict[int, int] = {}  # outlives a claim: tells whether another one moved on
         self._sent: dict[int, int] = {}
@@ -155,8 +159,7 @@ class StoredPositions:
         return max(min(sent, next_), log_start)
 
     def _check_end(self, partition: int, next_: int, log_end: int) -> None:
-        """The embedded broker reports no ends (0 for a log with records), and loses its log with its process anyway."""
-        if next_ > log_end > 0:
+        if next_ > log_end and (log_end or self._ends_told):
             raise LaneRefused(
                 f"{self._topic}[{partition}]: the store stands at {next_}, the log ends at {log_end}: this is not "
                 "the log that the states were made from; point the worker at the right broker, or use another prefix"
@@ -265,9 +268,11 @@ class GroupPositions:
 
     contiguous = False  # the topic is compacted
 
-    def __init__(self, store: Store, topic: str) -> None:
+    def __init__(self, store: Store, topic: str, *, ends_told: bool = True) -> None:
+        """`ends_told` as of StoredPositions."""
         self._store = store
         self._topic = topic
+        self._ends_told = ends_told
         self._consumer: Any = None
         self._done: dict[int, int] = {}
         self._committed_at = 0.0
@@ -287,7 +292,7 @@ class GroupPositions:
         stands = {}
         for tp in tps:
             committed = commits[tp]
-            if committed > ends[tp] > 0:  # the embedded broker reports no ends
+            if committed > ends[tp] and (ends[tp] or self._ends_told):
                 log.error("commit of another log: from its beginning", topic=tp.topic, partition=tp.partition,
                           committed=committed, ends=ends[tp])  # fmt: skip
                 committed = 0

@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from workers import kernels, topics
+from workers import kafka, kernels, topics
 from workers.allocator import keep_freed_memory
 from workers.app import STOP_WITHIN_S, Host, OnRecords, Part, hosting
 from workers.batching import NEWEST_WINS, Limits
@@ -171,7 +171,9 @@ class Process:
         store, producer = await self._store(), await self._producer()
         handler = EmbeddingHandler(self.settings, store, Rules.of(self.settings), replica.model)
         topic = self.settings.topic("events")
-        positions = StoredPositions(store, topic, self._owner, accept_loss=self._accept_loss)
+        positions = StoredPositions(
+            store, topic, self._owner, accept_loss=self._accept_loss, ends_told=await self._ends_told()
+        )
         lane = Lane(
             self.settings,
             topic,
@@ -189,7 +191,7 @@ class Process:
         store, producer = await self._store(), await self._producer()
         handler = RetrievalHandler(self.settings, Rules.of(self.settings), replica.model, replica.catalog)
         topic = self.settings.topic("states")
-        positions = GroupPositions(store, topic)
+        positions = GroupPositions(store, topic, ends_told=await self._ends_told())
         lane = Lane(
             self.settings,
             topic,
@@ -251,6 +253,9 @@ class Process:
         self._resources.push_async_callback(store.close)
         await _wait_for_functions(store)
         return store
+
+    async def _ends_told(self) -> bool:
+        return (await kafka.wait_for_broker(self.settings)).tells_ends
 
     async def _producer(self) -> Producer:
         producer = await Producer(self.settings).start()

@@ -272,16 +272,18 @@ def test_events_gone_before_they_were_applied(settings: Settings) -> None:
     asyncio.run(body())
 
 
-def test_a_store_ahead_of_the_log(make_settings: MakeSettings) -> None:
-    """States made from another log are not taken for this one's."""
+@pytest.mark.parametrize("end", [3, 0])
+def test_a_store_ahead_of_the_log(make_settings: MakeSettings, end: int) -> None:
+    """States made from another log are not taken for this one's; a topic that was made anew is empty."""
     settings = make_settings()
 
     async def body() -> None:
-        await _write_to_0(settings, 3)
+        if end:
+            await _write_to_0(settings, end)
         store = await Store.connect(settings)
         claim = (await store.claim([0], "earlier", fresh=[0]))[0]
         await store.apply([Apply(0, claim.epoch, 0, 50, 50, [])])
         await store.close()
-        assert "the log ends at 3" in str(await _fails_with(settings))
+        assert f"the log ends at {end}" in str(await _fails_with(settings))
 
     asyncio.run(body())

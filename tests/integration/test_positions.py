@@ -186,6 +186,18 @@ def test_a_gap_tells_where_the_store_stands(settings: Settings) -> None:
     beside(settings, "events", body)
 
 
+def test_a_group_whose_topic_was_made_anew_begins_at_its_beginning(settings: Settings) -> None:
+    """Nothing is there yet: it waits at the beginning, not where the old log stood."""
+
+    async def body(store: Store, consumer: Any) -> None:
+        empty = TopicPartition(settings.topic("states"), 1)
+        consumer.assign([empty])
+        await consumer.commit({empty: 7})
+        assert await GroupPositions(store, empty.topic).claim(consumer, [1], always) == {1: Stand(0, 0)}
+
+    beside(settings, "states", body, group=settings.prefix)
+
+
 def test_a_group_begins_at_its_commit_or_at_the_beginning(settings: Settings) -> None:
     """Also where its commit is of a log that is no more: nothing would ever come there."""
 
