@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from aiokafka.errors import NotLeaderForPartitionError, for_code
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
@@ -20,11 +22,19 @@ from workers.settings import Settings
 NAME = "q7-Zk:9x"  # of a header; nothing else in a batch looks like it
 NOT_UTF8 = b"q7\xff\xfek:9x"
 ESCAPED = "q7\\xff\\xfek:9x"
-_LENGTH_COUNTS_FROM, _CRC_AT, _ATTRIBUTES_AT, _RECORDS_AT = 12, 17, 21, 61
+_LENGTH_COUNTS_FROM, _CRC_AT, _ATTRIBUTES_AT, _PRODUCER_AT, _RECORDS_AT = 12, 17, 21, 43, 61
+_CODEC = 0b111  # of the attributes
 
 Compress = Callable[[bytes], bytes]
 CODECS: dict[Compress, int] = {gzip_encode: 1, snappy_encode: 2, lz4_encode: 3, zstd_encode: 4}
 Given = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]  # key, value, headers
+
+
+class Head(NamedTuple):
+    """What a batch says of how it was written."""
+
+    codec: int
+    producer: int  # -1 = not by an idempotent producer
 
 
 def raw_batch(records: Sequence[Given], compress: Compress | None = None, first: int = 0, time: int = NOW) -> bytes:
@@ -63,3 +73,26 @@ async def write_raw(settings: Settings, topic: str, partition: int, raw: bytes) 
         await eventually(written)
     finally:
         await client.close()
+
+
+async def heads(settings: Settings, topic: str, partition: int) -> list[Head]:
+    """Of the batches of a partition, which are fewer than 1 MiB."""
+    client = AIOKafkaClient(bootstrap_servers=settings.kafka.bootstrap)
+    await client.bootstrap()
+    try:
+        await client.set_topics([topic])
+        leader = client.cluster.leader_for_partition(TopicPartition(topic, partition))
+        answer = await client.send(leader, FetchRequest(1000, 1, 1 << 20, 0, [(topic, [(partition, 0, 1 << 20)])]))
+    finally:
+        await client.close()
+    ((_, ((*_, raw),)),) = answer.topics
+    return list(_heads(bytes(raw)))
+
+
+def _heads(raw: bytes) -> Iterator[Head]:
+    at = 0
+    while at < len(raw):
+        (attributes,) = struct.unpack_from(">h", raw, at + _ATTRIBUTES_AT)
+        (producer,) = struct.unpack_from(">q", raw, at + _PRODUCER_AT)
+        yield Head(attributes & _CODEC, producer)
+        at += _LENGTH_COUNTS_FROM + int(struct.unpack_from(">i", raw, at + 8)[0])

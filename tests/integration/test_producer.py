@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
+from aiokafka.codec import lz4_encode
 
+from tests.backing import Backing
 from tests.faults.looking import read
+from tests.rawlog import CODECS, heads
 from tests.waiting import run
 from workers import producer as producing
 from workers.producer import LARGEST_RECORD, ProduceError, Producer
@@ -26,6 +29,18 @@ def with_producer(settings: Settings, body: Callable[[Producer, str], Awaitable[
             await producer.stop()
 
     run(produce())
+
+
+def test_what_is_written_is_packed_and_has_a_producer_s_id(settings: Settings, broker_backing: Backing) -> None:
+    """An idempotent producer waits for all replicas: the client knows no other."""
+
+    async def body(producer: Producer, topic: str) -> None:
+        await producer.send([Output(topic, b"u", b"x" * 10_000, [], 0)])
+        (head,) = await heads(settings, topic, 0)
+        assert head.codec == CODECS[lz4_encode]
+        assert (head.producer >= 0) == broker_backing.real
+
+    with_producer(settings, body)
 
 
 def test_order_batches_and_partitions(settings: Settings) -> None:
