@@ -17,12 +17,12 @@ from pipeline.model import Model
 from pipeline.provenance import Feed as Answer
 from pipeline.queries import NO_ATTRIBUTES, Attributes, Queries, queries_from
 from pipeline.ranking import Learned, Served
-from pipeline.recipe import RECIPES
 from pipeline.retrieval import build_feeds
 from pipeline.types import hash_of
 from workers.examples import LISTS_A_SECOND, Sampler
+from workers.recipes import recipe_of
 from workers.rehearsal import rehearse
-from workers.settings import Settings, SettingsError
+from workers.settings import Settings
 from workers.wire import errors
 from workers.wire.event_data import Attributes as Profile
 from workers.wire.feed import Feed, FeedCause, FeedItem, FeedModel, FeedStages, encode_feed, feed_headers
@@ -80,11 +80,7 @@ class FeedMaker:
     """Answers users from the replicas of model and catalogue, as they are at the time."""
 
     def __init__(self, settings: Settings, model: Model, catalog: Catalog) -> None:
-        if settings.feed.recipe not in RECIPES:
-            raise SettingsError(
-                f"settings: feed.recipe: expected one of {', '.join(RECIPES)}, found {settings.feed.recipe!r}"
-            )
-        self._recipe = RECIPES[settings.feed.recipe](settings.feed.size, settings.feed.repeats)
+        self._recipe = recipe_of(settings)
         self._ttl_ms = int(settings.feed.ttl_hours * _HOUR_MS)
         self._model, self._catalog = model, catalog
         self._commons: dict[Hashable, object] = {}  # what many chunks share

@@ -33,6 +33,7 @@ from workers.lane import Lane
 from workers.positions import GroupPositions, StoredPositions
 from workers.producer import Producer
 from workers.recent import RecentReplica
+from workers.recipes import recipe_of
 from workers.retrieval import DefaultFeed, RetrievalHandler
 from workers.settings import Settings
 from workers.store import FunctionsMissing, Store
@@ -73,6 +74,9 @@ class Process:
     """The roles of one process, hosted by one Faust app."""
 
     def __init__(self, settings: Settings, roles: Sequence[str], *, accept_loss: bool = False) -> None:
+        """Nothing is connected yet. Raises SettingsError for a recipe that nobody knows."""
+        if {"trainer", "retrieval"} & set(roles):
+            recipe_of(settings)  # a mistake is said before broker and store are waited for
         self.settings, self.roles = settings, tuple(roles)
         self._accept_loss = accept_loss
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"

@@ -20,10 +20,11 @@ from pipeline.model import Model
 from pipeline.model.parameters import UnfitError
 from pipeline.model.rows import ItemRows
 from pipeline.ranking import Learned
-from pipeline.recipe import ENCODING, RECIPES
+from pipeline.recipe import ENCODING
 from pipeline.seen import WINDOW
 from pipeline.types import ItemVectors, Parameters, hash_id
 from workers.lessons import action_weights, told_by
+from workers.recipes import recipe_of
 from workers.rehearsal import rehearse_learning
 from workers.settings import Settings
 from workers.wire.catalog import Gravestone, read_catalog
@@ -77,7 +78,7 @@ class TrainerCore:
         self._writer_lost = False  # a deposed writer wrote over it
         self._rules, self._weights = rules, action_weights(settings)
         self._topic, self._budget = settings.topic("model"), settings.model.flush_bytes
-        self._ranker = RECIPES[settings.feed.recipe](settings.feed.size, settings.feed.repeats).ranker
+        self._ranker = recipe_of(settings).ranker
 
     def warm_up(self) -> None:
         """Load the kernels, before there is a heartbeat to miss."""

@@ -23,6 +23,7 @@ from workers.importers import movielens
 from workers.importers.dataset import Again, Dataset
 from workers.importers.play import checker
 from workers.outside import screen
+from workers.recipes import recipe_of
 from workers.settings import Settings
 from workers.world.world import World
 
@@ -54,6 +55,7 @@ def demo(
     Starts a broker and a store of its own unless --external, --broker or --store is given. Exit 1 if anything was lost,
     refused or left behind.
     """
+    recipe_of(shell.settings)  # a mistake is said before a broker is started
     own = not (external or shell.given & {"kafka_bootstrap", "store_url"})
     with embedded.pair() if own else contextlib.nullcontext() as pair:
         settings = shell.with_flags(pair.flags()) if pair is not None else _apart(shell, workers=workers)

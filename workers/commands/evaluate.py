@@ -17,13 +17,13 @@ from pipeline.evaluation.outcomes import Outcomes
 from pipeline.evaluation.prequential import Prequential, Setup
 from pipeline.evaluation.report import difference, report
 from pipeline.evaluation.stream import Stream
-from pipeline.recipe import RECIPES
 from pipeline.types import POSITIVE
 from workers.commands import curves, figures
 from workers.commands.shell import Shell, command
 from workers.feeds import attributes_of
 from workers.importers import formats
 from workers.importers.stream import Reading, checker, stream_of
+from workers.recipes import recipe_of
 from workers.settings import Settings, SettingsError, load
 from workers.wire.errors import shown
 
@@ -120,16 +120,14 @@ class Run:
     def settings(self, file: Path | None) -> Settings:
         """The settings in `file`; flags win. Raises SettingsError."""
         settings = load(file, flags={**self.shell.flags, **self.flags})
-        if settings.feed.recipe not in RECIPES:
-            known = ", ".join(RECIPES)
-            raise SettingsError(f"settings: feed.recipe: expected one of {known}, found {settings.feed.recipe!r}")
+        recipe_of(settings)  # a mistake is said before the events are read
         return settings
 
     def setup(self, settings: Settings) -> Setup:
         """What is evaluated under `settings`."""
         model, feed = settings.model, settings.feed
         return Setup(
-            recipe=RECIPES[feed.recipe](feed.size, feed.repeats),
+            recipe=recipe_of(settings),
             dimension=model.dimension,
             negatives=model.negatives,
             seed=model.seed,

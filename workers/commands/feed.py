@@ -17,6 +17,7 @@ from workers.outside import screen
 from workers.outside.names import Names, history, name_hashes, read_names
 from workers.outside.screen import Deed
 from workers.outside.watch import following
+from workers.recipes import recipe_of
 from workers.replica import Follower
 from workers.settings import Settings
 from workers.store import Store
@@ -41,6 +42,7 @@ def feed(
 ) -> int:
     """Print a user's cached feed, or for a user nobody knows the feed of strangers. Exit 1 if there is none."""
     check_id(user, "user")
+    recipe_of(shell.settings)  # names the feed of strangers
     return asyncio.run(_feed(shell, user, follow=follow, explain=explain))
 
 
