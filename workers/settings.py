@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,33 @@ ENV = "HEADRACE_"
 FAILPOINT_ENV = "HEADRACE_FAILPOINT_"  # its own prefix: not a setting
 SETTINGS_FILE = "headrace.toml"
 PREFIX = re.compile("[A-Za-z0-9_-]{1,100}")
+
+# The least and the greatest that a number may be. Outside lie a busy loop, a time that is over at once, and mistakes.
+RANGES: dict[str, tuple[float, float]] = {
+    "rating_threshold": (-1_000_000, 1_000_000),
+    "kafka.partitions": (1, 1024),
+    "kafka.replication": (1, 1000),
+    "kafka.session_timeout_s": (1, 1800),  # a broker's own greatest
+    "kafka.heartbeat_s": (0.05, 600),
+    "kafka.fetch_wait_ms": (1, 10_000),
+    "kafka.connect_timeout_s": (0.1, 86_400),
+    "store.connect_timeout_s": (0.1, 86_400),
+    "store.call_timeout_s": (0.1, 600),
+    "users.ttl_days": (1, 36_500),
+    "users.cache": (1, 1 << 24),
+    "users.neighbours": (1, 1 << 24),
+    "model.dimension": (4, 1024),
+    "model.negatives": (1, 10_000),
+    "model.seed": (0, (1 << 63) - 1),
+    "model.flush_s": (0.05, 3600),
+    "model.flush_bytes": (1000, 1_000_000_000),
+    "model.checkpoint_s": (0.1, 86_400),
+    "feed.size": (1, 200),
+    "feed.ttl_hours": (0.01, 87_600),
+    "feed.cache_days": (0.01, 3650),
+    "feed.default_every_s": (0.1, 3600),  # the store keeps that feed for a day
+}
+WEIGHTS = (-1000, 1000)  # of actions
 
 
 class Users(Section, frozen=True):
@@ -181,17 +209,18 @@ def _checked(settings: Settings) -> Settings:
     codes = [action.code for action in actions.values()]
     words = Counter([*actions, *(alias for action in actions.values() for alias in action.aliases)])
     twice = [word for word, times in words.items() if times > 1]
-    own = [action.code for name, action in settings.actions.items() if name not in ACTIONS]
+    own = {name: action.code for name, action in settings.actions.items() if name not in ACTIONS}
+    ours = [f"{name} {code}" for name, code in own.items() if not 32 <= code <= 255]
     recoded = [name for name, action in ACTIONS.items() if actions[name].code != action.code]
+    weights = {f"actions.{name}.weight": action.weight for name, action in actions.items()}
     rules = [
         *rules_of_connections(settings.kafka, settings.store),
-        (1 <= settings.kafka.partitions <= 1024, "kafka.partitions must be 1..1024"),
-        (1 <= settings.users.neighbours <= 1 << 24, "users.neighbours must be 1..16777216"),
-        (4 <= settings.model.dimension <= 1024, "model.dimension must be 4..1024"),
-        (1 <= settings.feed.size <= 200, "feed.size must be 1..200"),
+        *(_within(name, attrgetter(name)(settings), *limits) for name, limits in RANGES.items()),
+        *(_within(name, weight, *WEIGHTS) for name, weight in weights.items()),
+        *_rules_of_times(settings.kafka, settings.model),
         (PREFIX.fullmatch(settings.prefix) is not None, "prefix must be ASCII letters, digits, - and _"),
         (len(codes) == len(set(codes)), "actions must have distinct codes"),
-        (all(32 <= code <= 255 for code in own), "own actions use codes 32..255"),
+        (not ours, f"own actions use codes 32..255, found {', '.join(ours)}"),
         (not recoded, f"{', '.join(recoded)}: a built-in action keeps its code, it is stored in states"),
         (not twice, f"{', '.join(twice)}: a name or alias must mean one action"),
     ]
@@ -199,3 +228,21 @@ def _checked(settings: Settings) -> Settings:
         if not holds:
             raise SettingsError(f"settings: {message}")
     return settings
+
+
+def _within(name: str, found: float, least: float, greatest: float) -> tuple[bool, str]:
+    """The rule of a number; NaN is in no range."""
+    return least <= found <= greatest, f"{name} must be {least}..{greatest}, found {found}"
+
+
+def _rules_of_times(kafka: Kafka, model: Model) -> list[tuple[bool, str]]:
+    """What times must be beside one another."""
+    heartbeat, session = kafka.heartbeat_s, kafka.session_timeout_s
+    flush, checkpoint = model.flush_s, model.checkpoint_s
+    return [
+        (  # only a member whose last heartbeat is younger than that claims its partitions: `lane.py`
+            heartbeat < session / 2,
+            f"kafka.heartbeat_s must be less than half of kafka.session_timeout_s = {session}, found {heartbeat}",
+        ),
+        (flush <= checkpoint, f"model.checkpoint_s must be at least model.flush_s = {flush}, found {checkpoint}"),
+    ]

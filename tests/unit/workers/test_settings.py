@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from workers.settings import ACTIONS, Settings, SettingsError, flat_names, load
+from workers.settings import ACTIONS, RANGES, Settings, SettingsError, flat_names, load
+
+DEFAULTS: dict[str, Any] = {".".join(path): reduce(getattr, path, Settings()) for _, path in flat_names()}
+NUMBERS = [name for name, default in DEFAULTS.items() if type(default) in {int, float}]
 
 
 def write(path: Path, text: str) -> Path:
@@ -78,7 +85,17 @@ def test_every_flat_name_reaches_its_setting() -> None:
         ('prefixx = "a"', {}, "prefixx"),
         ("[kafka]\nbootstrp = 'a'", {}, "bootstrp"),
         ("[kafka]\npartitions = 'many'", {}, "kafka.partitions"),
-        ("[kafka]\npartitions = 0", {}, "kafka.partitions must be 1..1024"),
+        ("[kafka]\npartitions = 0", {}, "kafka.partitions must be 1..1024, found 0"),
+        ("[users]\nttl_days = 0", {}, "users.ttl_days must be 1..36500, found 0.0"),
+        ("[model]\nflush_s = 0", {}, "model.flush_s must be 0.05..3600, found 0.0"),
+        ("[feed]\ndefault_every_s = -1", {}, "feed.default_every_s must be 0.1..3600, found -1.0"),
+        ("", {"HEADRACE_STORE_CALL_TIMEOUT_S": "inf"}, "store.call_timeout_s must be 0.1..600, found inf"),
+        (
+            "[kafka]\nheartbeat_s = 5",
+            {},
+            "kafka.heartbeat_s must be less than half of kafka.session_timeout_s = 10.0, found 5.0",
+        ),
+        ("[model]\ncheckpoint_s = 0.5", {}, "model.checkpoint_s must be at least model.flush_s = 1.0, found 0.5"),
         ("kafka = 3", {"HEADRACE_KAFKA_PARTITIONS": "3"}, "kafka"),
         ("kafka = 3", {}, "kafka"),
         ('clock = "sundial"', {}, "clock"),
@@ -91,7 +108,8 @@ def test_every_flat_name_reaches_its_setting() -> None:
         ("", {"HEADRACE_FEED_SIZE": "ten"}, "feed.size"),
         ("", {"HEADRACE_ACTIONS": "x"}, "HEADRACE_ACTIONS is not a setting"),
         ("[actions.star2]\ncode = 4", {}, "distinct codes"),
-        ("[actions.wave]\ncode = 20", {}, "32..255"),
+        ("[actions.wave]\ncode = 20", {}, "32..255, found wave 20"),
+        ("[actions.wave]\ncode = 32\nweight = nan", {}, "actions.wave.weight must be -1000..1000, found nan"),
         ("[actions.wave]\ncode = 256", {}, "32..255"),
         ("[actions.wave]\nweight = 1", {}, "code"),
         ("[actions.click]\ncode = 33", {}, "click"),
@@ -106,6 +124,19 @@ def test_a_mistake_is_one_clear_line(toml: str, environ: dict[str, str], said: s
     assert said in message
     assert message.startswith("settings: ")
     assert "\n" not in message
+
+
+def test_every_number_has_a_range() -> None:
+    assert set(RANGES) == set(NUMBERS)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_out_of_its_range_is_refused(name: str) -> None:
+    least, greatest = RANGES[name]
+    expected = re.escape(f"settings: {name} must be {least}..{greatest}, found ")
+    for found in (least - 1, greatest + 1, *([math.nan] if isinstance(DEFAULTS[name], float) else [])):
+        with pytest.raises(SettingsError, match=expected):
+            load(environ={}, flags={name.replace(".", "_"): found})
 
 
 def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
