@@ -48,7 +48,7 @@ class Topic:
 
 
 TOPICS: tuple[Topic, ...] = (
-    Topic("events", "user id", None, "delete", "JSON (CloudEvents)", "producers, gateway", keep_days=7),
+    Topic("events", "user id", None, "delete", "JSON (CloudEvents)", "producers", keep_days=7),
     Topic(
         "states", "user id", None, "compact,delete", "MessagePack", "embedding worker",
         # `keep_days` is users.ttl_days. `verify` replays events from a cut younger than this lag. A null lives as long
@@ -56,7 +56,7 @@ TOPICS: tuple[Topic, ...] = (
         config={"min.compaction.lag.ms": str(_DAY_MS), "delete.retention.ms": str(KEPT_MS)},
     ),
     Topic("feeds", "user id", None, "compact,delete", "JSON (CloudEvents)", "retrieval worker", keep_days=7),
-    Topic("items", "item id", 4, "compact", "JSON (CloudEvents)", "producers, gateway"),
+    Topic("items", "item id", 4, "compact", "JSON (CloudEvents)", "producers"),
     Topic("catalog", "item id", 1, "compact", "MessagePack", "catalog worker"),
     Topic("model", "record key", 1, "compact", "MessagePack", "trainer", config={"segment.ms": str(_HOUR_MS)}),
     Topic("recent", "partition of events", None, "delete", "packed array", "embedding worker", keep_days=1),
