@@ -510,10 +510,10 @@ def event_id(envelope: Envelope, data: Mapping[str, Any]) -> int:
         return hash_id(data["event_id"])
     if envelope.id is None:
         return 0
-    pair = f"{envelope.source or ''}\0{envelope.id}"
-    if not envelope.id or len(pair.encode()) > EVENT_ID_BYTES:
+    source = envelope.source or ""
+    if not is_event_id(envelope.id) or len(source.encode()) > EVENT_ID_BYTES:
         raise RefusedError("envelope")
-    return hash_id(pair)
+    return hash_id(f"{source}\0{envelope.id}")
 
 
 def event_time(envelope: Envelope, data: Mapping[str, Any], record: Record, rules: Rules) -> int:

@@ -254,7 +254,7 @@ datas = st.builds(
     st.fixed_dictionaries(good, optional={"time": times, "event_id": ids, "attributes": odd["attributes"]}),
     st.one_of(st.just({}), st.fixed_dictionaries({}, optional=odd)),
 )
-texts = st.one_of(st.none(), st.sampled_from(["shop", "app", "", "é" * 255]))
+texts = st.one_of(st.none(), st.sampled_from(["shop", "app", "", "é" * 256, "é" * 257]))
 
 
 @st.composite

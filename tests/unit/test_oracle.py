@@ -359,8 +359,9 @@ def test_bad_keys_and_envelopes() -> None:
     assert reason(record(headers=[("ce_id", b"\xff")])) == "envelope"
     assert reason(record(headers=[("ce_id", b"")])) == "envelope"
     assert reason(record(headers=[("ce_id", b"")], event_id="e-1")) == "", "an envelope's id that is not used"
-    assert reason(record(headers=binary(id="e" * 508, source="shop"))) == "envelope", "513 bytes together"
-    assert reason(record(headers=binary(id="e" * 507, source="shop"))) == ""
+    assert reason(record(headers=binary(id="e" * 513, source="shop"))) == "envelope"
+    assert reason(record(headers=binary(id="e" * 512, source="s" * 513))) == "envelope"
+    assert reason(record(headers=binary(id="e" * 512, source="s" * 512))) == ""
 
 
 def test_of_a_header_given_twice_the_last_counts() -> None:

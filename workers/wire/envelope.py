@@ -37,11 +37,12 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
         """The text that names the event: source and id together, "" where it has none. Raises InvalidError."""
         if self.id is None:
             return ""
-        text = f"{self.source or ''}\0{self.id}"
-        if not self.id or not is_event_id(text):
-            found = shown(self.id)
-            raise InvalidError(f"ce_id: expected 1 to {EVENT_ID_BYTES} bytes, source included, found {found}")
-        return text
+        source = self.source or ""
+        if not is_event_id(self.id):
+            raise InvalidError(f"ce_id: expected 1 to {EVENT_ID_BYTES} bytes, found {shown(self.id)}")
+        if source and not is_event_id(source):
+            raise InvalidError(f"ce_source: expected at most {EVENT_ID_BYTES} bytes, found {shown(source)}")
+        return f"{source}\0{self.id}"
 
 
 class _Structured(msgspec.Struct, gc=False):

@@ -88,14 +88,24 @@ def test_id_is_source_and_id_together() -> None:
     assert Envelope(b"").event_id() == ""
 
 
-@pytest.mark.parametrize(("id_", "source"), [("", "/shop"), ("x" * 513, None), ("x" * 500, "é" * 6)])
-def test_id_of_a_wrong_size(id_: str, source: str | None) -> None:
-    with pytest.raises(InvalidError, match="ce_id: expected 1 to 512 bytes"):
+@pytest.mark.parametrize(
+    ("id_", "source", "said"),
+    [
+        ("", "/shop", "ce_id: expected 1 to 512 bytes"),
+        ("x" * 513, None, "ce_id: expected 1 to 512 bytes"),
+        ("é" * 257, "/shop", "ce_id: expected 1 to 512 bytes"),
+        ("1", "x" * 513, "ce_source: expected at most 512 bytes"),
+        ("1", "é" * 257, "ce_source: expected at most 512 bytes"),
+    ],
+)
+def test_id_of_a_wrong_size(id_: str, source: str | None, said: str) -> None:
+    with pytest.raises(InvalidError, match=said):
         Envelope(b"", id_, source).event_id()
 
 
 def test_id_of_just_the_right_size() -> None:
-    assert len(Envelope(b"", "é" * 253, "12345").event_id().encode()) == 512
+    """The source takes nothing from the id."""
+    assert Envelope(b"", "é" * 256, "x" * 512).event_id() == "x" * 512 + "\0" + "é" * 256
 
 
 def test_size_limit() -> None:
