@@ -284,6 +284,18 @@ def test_a_stranger_is_shown_the_default_feed(headrace: Settings, capsys: pytest
     assert cli.run(["feed", "nobody", "--explain"]) == 0
 
 
+@pytest.mark.parametrize("command", [["feed", "u-1"], ["users", "show", "u-1"]])
+def test_a_user_is_not_looked_for_under_another_contract(
+    command: list[str], headrace: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With other partitions they would be looked for elsewhere, and the feed of strangers be shown as theirs."""
+    run(keep(headrace, "u-1"))
+    assert cli.run([*command, "--set", "kafka_partitions=7"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("headrace: store: expected partitions = 7, found 4 in ")
+
+
 def test_a_state_is_shown_readably(headrace: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["users", "show", "u-1"]) == 1
     assert "no state of u-1" in capsys.readouterr().out

@@ -112,6 +112,7 @@ def test_a_reader_reads(secured_store: Server) -> None:
     async def main() -> None:
         store = await Store.connect(settings_of(secured_store, "reader"))
         try:
+            await store.check_meta()
             assert await store.read_state(1, "nobody") is None
             assert await store.read_feed(1, "nobody") is None
             await store.read_default("home")
@@ -182,7 +183,7 @@ def test_foreign_keys_are_refused(secured_store: Server, key: str) -> None:
     calls: dict[str, list[tuple[str, ...]]] = {
         "embedding": [("MGET", key), ("SET", key, "x"), ("DEL", key), ("HGETALL", key)],
         "retrieval": [("HSET", key, "feed", "x"), ("GETRANGE", key, "0", "1")],
-        "reader": [("GET", key), ("HGET", key, "feed")],
+        "reader": [("GET", key), ("HGET", key, "feed"), ("HGETALL", key)],
         "operator": [("GET", key), ("DEL", key)],
         "deploy": [("HSETNX", key, "x", "y")],
     }
@@ -204,6 +205,8 @@ def test_foreign_keys_are_refused(secured_store: Server, key: str) -> None:
         ("retrieval", ("SET", "headrace:x:{0}:00", "")),
         ("reader", ("SET", "headrace:u:{0}:ada", "x")),
         ("reader", ("HSET", "headrace:f:{0}:ada", "feed", "x")),
+        ("reader", ("HSET", "headrace:meta", "dimension", "7")),
+        ("reader", ("HGETALL", "headrace:o:{0}")),
         ("reader", ("GET", "headrace:x:{0}:00")),
         ("reader", ("HGET", "headrace:o:{0}", "owner")),
         ("deploy", ("HSETNX", "headrace:o:{0}", "next", "0")),

@@ -68,7 +68,7 @@ def test_another_contract_is_refused(store_settings: Settings, name: str, value:
         async with opened(store_settings) as first:
             other = await Store.connect(load(environ={}, flags=flags))
             try:
-                for use in (other.check, other.install):
+                for use in (other.check, other.check_meta, other.install):
                     with pytest.raises(StoreRefused, match=message):
                         await use()
             finally:

@@ -127,6 +127,7 @@ async def _next(queue: asyncio.Queue[Any], running: asyncio.Task[None]) -> Any:
 async def _reader(settings: Settings, user: str) -> AsyncIterator[Reader]:
     store = await Store.connect(settings)
     try:
+        await store.check_meta()  # with other partitions a user would be looked for where strangers are
         yield Reader(settings, user, store, await read_names(settings))
     finally:
         await store.close()

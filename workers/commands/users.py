@@ -84,6 +84,7 @@ async def _read(settings: Settings, user: str) -> dict[str, Any]:
     partition = partition_of(user.encode(), settings.kafka.partitions, settings.partitioner)
     store = await Store.connect(settings)
     try:
+        await store.check_meta()
         (kept,) = await store.read_users(partition, [user])
     finally:
         await store.close()

@@ -32,7 +32,7 @@ class Contract:
         """
         await self._server()
         await self.link.run([pack(b"HSETNX", self.meta_key, name, value) for name, value in self.meta.items()])
-        self._check_meta(await self._found_meta())
+        await self.check_meta()
         await self.link.run([pack(b"FUNCTION", b"LOAD", b"REPLACE", self.library)])
 
     async def show(self) -> dict[str, Any]:
@@ -61,6 +61,11 @@ class Contract:
             raise FunctionsMissing(
                 f"store: expected functions headrace {expected}, found {found or 'none'}; run `headrace store apply`"
             )
+
+    async def check_meta(self) -> None:
+        """The part that concerns who only reads: raise StoreRefused (FunctionsMissing where there is none) unless the
+        prefix was made as the settings say."""
+        self._check_meta(await self._found_meta())
 
     def _check_meta(self, found: dict[str, str]) -> None:
         where = self.meta_key.decode()

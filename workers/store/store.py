@@ -293,6 +293,10 @@ class Store:
         """Raise StoreRefused (FunctionsMissing while `install` is to be run) unless the store may be used."""
         await self._contract.check()
 
+    async def check_meta(self) -> None:
+        """The part of it that concerns who only reads: that the prefix was made as the settings say."""
+        await self._contract.check_meta()
+
     # -- upkeep
 
     def rebuilding(self, owner: str) -> Rebuilding:
