@@ -3,7 +3,8 @@ every second. No port is opened for it.
 
 Live means that the event loop turns and no part has failed. A store or broker that is away makes a worker neither dead
 nor unready: it waits for them, and a restart would help nobody. Ready means that it has in memory what it needs, and
-every lane has claimed what its group gave it. Lag is how many records are not yet behind it.
+every lane has claimed what its group gave it. Lag is how many records are not yet behind it. A process that starts is
+live and not ready; while it compiles kernels (once a version and machine) its loop stands still.
 """
 
 from __future__ import annotations

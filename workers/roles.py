@@ -96,9 +96,10 @@ class Process:
         """
         keep_freed_memory()
         try:
-            await self._build()
-            self._warm_up()
-            self._host = await self._resources.enter_async_context(hosting(self._hosted()))
+            async with self._beating():
+                await self._build()
+                self._warm_up()
+                self._host = await self._resources.enter_async_context(hosting(self._hosted()))
         except BaseException:
             await self._resources.aclose()
             raise
@@ -126,8 +127,8 @@ class Process:
             await asyncio.gather(waiting, return_exceptions=True)
 
     def health(self) -> Health:
-        """Whether it is ready now, and how far behind it is."""
-        return Health(all(event.is_set() for event in self._ready), self.lag())
+        """Whether it is ready now, and how far behind it is. Nothing is ready while it starts."""
+        return Health(self._host is not None and all(event.is_set() for event in self._ready), self.lag())
 
     def stats(self) -> dict[str, Any]:
         """Counters of every role, by name."""
@@ -139,6 +140,21 @@ class Process:
     def lag(self) -> int:
         """Records not yet behind this process: high watermark - position, over lanes and replicas."""
         return sum(lag() for lag in self._lag)
+
+    @contextlib.asynccontextmanager
+    async def _beating(self) -> AsyncIterator[None]:
+        """Live, though not ready, while servers and functions are waited for; then the hosted heartbeat goes on."""
+        if not self.settings.health_file:
+            yield
+            return
+        heartbeat = Heartbeat(Path(self.settings.health_file), self.health)
+        beating = asyncio.create_task(heartbeat.run())
+        try:
+            yield
+            beating.cancel()
+        finally:
+            heartbeat.stop()  # of one that did not start no sign of life is left
+            await asyncio.gather(beating, return_exceptions=True)
 
     def _warm_up(self) -> None:
         """Load or compile kernels now: nobody waits for us yet, and there is no heartbeat to miss."""

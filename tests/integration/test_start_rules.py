@@ -20,6 +20,7 @@ from tests.backing import url_of
 from tests.conftest import MakeSettings
 from tests.waiting import eventually, run
 from workers import embedded, kafka, topics
+from workers.health import Health, read_health
 from workers.producer import Producer
 from workers.roles import hosted
 from workers.settings import Settings, load
@@ -112,12 +113,13 @@ def test_another_number_of_partitions(make_settings: MakeSettings) -> None:
         run(starts(other(make_settings(**SMALL), kafka_partitions=3)))
 
 
-def test_an_evicting_store(own_store: embedded.Server, make_settings: MakeSettings) -> None:
-    settings = make_settings(**SMALL, store_url=url_of(own_store))
+def test_an_evicting_store(own_store: embedded.Server, make_settings: MakeSettings, tmp_path: Path) -> None:
+    settings = make_settings(**SMALL, store_url=url_of(own_store), health_file=str(tmp_path / "alive"))
     with redis.Redis.from_url(settings.store.url) as server:
         server.config_set("maxmemory-policy", "volatile-ttl")
     with pytest.raises(StoreRefused, match=r"found volatile-ttl: it would drop users' states; run `CONFIG SET"):
         run(starts(settings))
+    assert not list(tmp_path.iterdir())  # no sign of life is left
 
 
 def test_functions_of_another_version_are_waited_for(own_store: embedded.Server, make_settings: MakeSettings) -> None:
@@ -140,6 +142,45 @@ def test_functions_of_another_version_are_waited_for(own_store: embedded.Server,
             assert "run `headrace store apply`" in said
             await store.install()
             await starting
+
+    beside_a_store(settings, body)
+
+
+def test_who_waits_for_functions_lives_and_is_not_ready(
+    own_store: embedded.Server, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    """A supervisor that asks for signs of life lets it wait; one that asks for readiness gives it no traffic yet."""
+    file = tmp_path / "alive"
+    settings = make_settings(**SMALL, store_url=url_of(own_store), health_file=str(file))
+    end = asyncio.Event()
+
+    async def serve() -> None:
+        async with hosted(settings, ["embedding"]):
+            await end.wait()
+
+    async def body(store: Store) -> None:
+        with redis.Redis.from_url(settings.store.url) as server:
+            server.execute_command("FUNCTION", "FLUSH")
+        with capture_logs() as logs:
+            serving = asyncio.create_task(serve())
+
+            async def waits() -> bool:
+                return any(line["event"] == "waiting for the store's functions" for line in logs)
+
+            async def said() -> Health | None:
+                return read_health(file)
+
+            async def is_ready() -> bool:
+                return bool((health := read_health(file)) and health.ready)
+
+            await eventually(waits)
+            file.unlink(missing_ok=True)
+            assert await eventually(said) == Health(ready=False, lag=0)
+            await store.install()
+            await eventually(is_ready, within_s=90)
+            end.set()
+            await serving
+        assert not file.exists()
 
     beside_a_store(settings, body)
 
