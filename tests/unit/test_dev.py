@@ -21,7 +21,7 @@ def clone(tmp_path: Path) -> Path:
     """What a fresh clone has of the script's needs, and an empty PATH beside it."""
     (tmp_path / "requirements").mkdir()
     (tmp_path / "bin").mkdir()
-    for name in ("dev", "pyproject.toml", "requirements/dev.txt"):
+    for name in ("dev", "pyproject.toml", "requirements/dev.txt", "requirements/audit.txt"):
         shutil.copy(ROOT / name, tmp_path / name)
     for tool in TOOLS:
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool) or tool)
@@ -102,16 +102,48 @@ def test_the_whole_suite_finds_its_kernels_compiled(clone: Path, words: str, com
     assert (clone / "compiled").exists() == compiled
 
 
-def ready(clone: Path) -> None:
-    """A .venv as `setup` leaves it: the stamp says what it was made from."""
-    (clone / ".venv" / "bin").mkdir(parents=True)
-    (clone / ".venv" / "pyvenv.cfg").write_text("version = 3.11\n")
-    interpreter = clone / ".venv" / "bin" / "python"
-    interpreter.write_text("#!/bin/sh\nexit 1\n")
-    interpreter.chmod(0o755)
-    files = [clone / "requirements" / "dev.txt", clone / "pyproject.toml", clone / ".venv" / "pyvenv.cfg"]
+UNASKED = "dev: check: advisories not asked about every locked version, see above; the rest is green"
+
+
+@pytest.mark.parametrize(("audit", "code", "said"), [(0, 0, []), (1, 1, []), (3, 0, [UNASKED])])
+def test_a_check_ends_with_the_advisories(clone: Path, audit: int, code: int, said: list[str]) -> None:
+    ready(clone)
+    for name in ("python", "ruff", "mypy", "lint-imports"):
+        says(clone / ".venv", name, 0)
+    ready(clone, ".venv-audit", "audit.txt")
+    says(clone / ".venv-audit", "python", audit)
+    assert dev(clone, "check") == (code, said)
+
+
+def test_a_check_goes_without_advisories_where_their_tool_cannot_be_had(clone: Path) -> None:
+    ready(clone)
+    for name in ("python", "ruff", "mypy", "lint-imports"):
+        says(clone / ".venv", name, 0)
+    assert dev(clone, "check") == (0, [UNASKED])
+
+
+def test_a_check_that_failed_is_no_matter_of_advisories(clone: Path) -> None:
+    ready(clone)
+    for name in ("ruff", "mypy", "lint-imports"):
+        says(clone / ".venv", name, 0)
+    assert dev(clone, "check") == (1, [])  # the tests
+
+
+def ready(clone: Path, venv: str = ".venv", lock: str = "dev.txt") -> None:
+    """An environment as `setup` leaves it: the stamp says what it was made from."""
+    (clone / venv / "bin").mkdir(parents=True)
+    (clone / venv / "pyvenv.cfg").write_text("version = 3.11\n")
+    says(clone / venv, "python", 1)
+    files = [clone / "requirements" / lock, clone / "pyproject.toml", clone / venv / "pyvenv.cfg"]
     sums = subprocess.run(["cksum", *files], capture_output=True, text=True, check=True).stdout
-    (clone / ".venv" / ".stamp").write_text(f"{clone} \n{sums}")
+    (clone / venv / ".stamp").write_text(f"{clone} \n{sums}")
+
+
+def says(venv: Path, command: str, code: int) -> None:
+    """A command of an environment that only exits with `code`."""
+    file = venv / "bin" / command
+    file.write_text(f"#!/bin/sh\nexit {code}\n")
+    file.chmod(0o755)
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
