@@ -1,4 +1,4 @@
-"""The tables of README.md say what the code says; decisions are found by their number."""
+"""The tables of README.md say what the code says; decisions are found by their number; tests that docs name exist."""
 
 from __future__ import annotations
 
@@ -62,6 +62,15 @@ def test_the_feed_is_one_that_subscribers_read() -> None:
     golden = json.loads((ROOT / "tests/golden/v1/feed.json").read_text())["value"]
     assert found is not None
     assert json.loads(found[1]) == json.loads(golden)
+
+
+def test_every_test_that_security_md_names_is_in_the_file_before_it() -> None:
+    security = (ROOT / "docs" / "security.md").read_text()
+    beside = re.findall(r"`(?:tests/)?([\w/]+/test_\w+\.py)`((?:[:,]? `test_\w+`)*)", security)
+    found = [(file, name) for file, names in beside for name in re.findall(r"`(test_\w+)`", names)]
+    assert len(found) == len(re.findall(r"`test_\w+`", security)) > 25
+    absent = [(file, name) for file, name in found if f"def {name}(" not in (ROOT / "tests" / file).read_text()]
+    assert absent == []
 
 
 def test_decisions_are_numbered_without_gaps_and_say_their_number() -> None:
