@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 
 from tests import backing
 from workers import embedded, kafka, topics
@@ -223,6 +225,15 @@ async def _prepare(settings: Settings) -> None:
 async def _remove_topics(settings: Settings) -> None:
     async with kafka.admin(settings) as client:
         await client.delete_topics([topic.name for topic in topics.declared(settings)])
+
+
+@pytest.fixture
+def quiet_again() -> Iterator[None]:
+    """Logging as it was before a command configured it."""
+    level = logging.getLogger("aiokafka").level
+    yield
+    logging.getLogger("aiokafka").setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture

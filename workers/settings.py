@@ -149,14 +149,18 @@ class Settings(Section, frozen=True):
 
 
 def load(
-    file: Path | None = None, environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    clock: Literal["wall", "stream"] = "wall",
 ) -> Settings:
     """Read the settings: file (default `headrace.toml` if it is there), environment, flags (flat names); later wins.
 
-    Raises SettingsError for an unknown key, a wrong type or a value out of range.
+    `clock` is whose time counts where none of them says. Raises SettingsError for an unknown key, a wrong type or a
+    value out of range.
     """
     environ = os.environ if environ is None else environ
-    tree = _read_file(file)
+    tree: dict[str, Any] = {"clock": clock, **_read_file(file)}
     for name, text in environ.items():
         if name.startswith(ENV) and not name.startswith(FAILPOINT_ENV):
             _put(tree, name.removeprefix(ENV).lower(), text, where=name)

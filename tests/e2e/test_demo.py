@@ -8,13 +8,23 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from workers.settings import Settings
+from tests.pipelines import read
+from tests.waiting import run
+from workers import cli, embedded
+from workers.importers import movielens
+from workers.settings import Settings, load
+from workers.store import Store
+from workers.wire.event import Rules, read_event
+from workers.wire.times import parse_time
+from workers.world.world import World
 
 OFFICIAL = Path(Settings().data) / "ml-100k"
 KEYS = [
@@ -23,12 +33,11 @@ KEYS = [
 ]  # fmt: skip
 
 
-def demo(root: Path, *arguments: str, prefix: str | None = None) -> subprocess.CompletedProcess[str]:
+def demo(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the demo to its end, without settings from here."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
-    given = ["--prefix", prefix] if prefix else []
     return subprocess.run(
-        [sys.executable, "-m", "workers.cli", "demo", "--exit", *given, *arguments],
+        [sys.executable, "-m", "workers.cli", "demo", "--exit", *arguments],
         env={**environ, "PYTHONPATH": str(root), "OPENBLAS_NUM_THREADS": "1"},
         cwd=root,
         capture_output=True,
@@ -65,6 +74,29 @@ def assert_whole(report: dict[str, Any], events: int) -> None:
     assert 0 <= live["ndcg@10"] <= live["recall@10"] <= 1
 
 
+def times_played(**flags: Any) -> list[int]:
+    """When each event on the topic happened, ms, in order; the prefix is one of this very clock."""
+    settings = load(environ={}, flags=flags)
+
+    async def main() -> list[int]:
+        store = await Store.connect(settings)
+        try:
+            await store.check()
+        finally:
+            await store.close()
+        rules, now = Rules.of(settings), round(time.time() * 1000)
+        return sorted(read_event(record, rules, now).time_ms for record in await read(settings, "events"))
+
+    return run(main())
+
+
+def prefix_of(done: subprocess.CompletedProcess[str]) -> str:
+    """The prefix that it took for itself."""
+    named = re.search(r"^prefix (demo-\S+)$", done.stderr, re.MULTILINE)
+    assert named is not None, done.stderr
+    return named[1]
+
+
 def test_the_synthetic_world_on_the_embedded_pair(root: Path) -> None:
     report = report_of(demo(root, "--events", "1500", "--rate", "500", "--json"))
     assert_whole(report, 1500)
@@ -72,23 +104,45 @@ def test_the_synthetic_world_on_the_embedded_pair(root: Path) -> None:
     assert report["store"].startswith("Valkey ")
 
 
+@pytest.mark.redis
+@pytest.mark.usefixtures("quiet_again")
+def test_events_keep_the_times_of_the_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Unless a clock is named; the embedded pair outlives the command, so that it can be read."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("HEADRACE_")]:
+        monkeypatch.delenv(name)
+    with embedded.pair() as pair:
+        monkeypatch.setattr(embedded, "pair", lambda: nullcontext(pair))
+        assert cli.run(["demo", "--exit", "--events", "60", "--rate", "60", "--json"]) == 0
+        played = times_played(**pair.flags(), clock="stream")
+    assert played == [event["time"] for event in World().events(60)]
+
+
 @pytest.mark.kafka
 @pytest.mark.redis
 @pytest.mark.skipif(not OFFICIAL.is_dir(), reason=f"MovieLens 100K is not at {OFFICIAL}")
 def test_real_ratings_on_a_real_broker_and_store(root: Path, broker: str, store_url: str) -> None:
     where = ["--broker", broker, "--store", store_url]
-    report = report_of(demo(root, "--events", "1500", "--rate", "500", "--json", "--data", str(OFFICIAL), *where))
+    done = demo(root, "--events", "1500", "--rate", "500", "--json", "--data", str(OFFICIAL), *where)
+    report = report_of(done)
     assert_whole(report, 1500)
     assert report["items"] == 1682
     assert report["broker"] == broker
+    played = times_played(kafka_bootstrap=broker, store_url=store_url, prefix=prefix_of(done), clock="stream")
+    assert played == [parse_time(rating["time"]) for _, rating in movielens.read(OFFICIAL).first(1500).stream]
 
 
 @pytest.mark.kafka
 @pytest.mark.redis
-def test_events_happen_now_under_clock_wall(root: Path, broker: str, store_url: str, prefix: str) -> None:
+def test_events_happen_now_under_clock_wall(root: Path, broker: str, store_url: str) -> None:
+    begun = round(time.time() * 1000)
     where = ["--broker", broker, "--store", store_url, "--clock", "wall", "--set", "kafka_partitions=3"]
-    report = report_of(demo(root, "--events", "300", "--rate", "100", "--json", *where, prefix=prefix))
-    assert_whole(report, 300)
+    done = demo(root, "--events", "300", "--rate", "100", "--json", *where)
+    assert_whole(report_of(done), 300)
+    of = {"kafka_bootstrap": broker, "store_url": store_url, "prefix": prefix_of(done), "kafka_partitions": 3}
+    played = times_played(**of, clock="wall")
+    assert len(played) == 300
+    assert played[0] >= begun
 
 
 def test_without_a_terminal_it_says_lines(root: Path) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import gc
-import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
-import structlog
 
 from workers.settings import Settings, load
 
@@ -37,15 +35,6 @@ def hung_up() -> Iterator[None]:
         warnings.filterwarnings("ignore", "unclosed", ResourceWarning)
         yield
         gc.collect()
-
-
-@pytest.fixture
-def quiet_again() -> Iterator[None]:
-    """Logging as it was before a command configured it."""
-    level = logging.getLogger("aiokafka").level
-    yield
-    logging.getLogger("aiokafka").setLevel(level)
-    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 import uvloop
-from msgspec.structs import replace
 from rich.console import Console
 from rich.live import Live
 
@@ -52,13 +51,14 @@ def demo(
 ) -> int:
     """Play a synthetic world, or real ratings, through every role, and watch feeds follow events.
 
-    Starts a broker and a store of its own unless --external, --broker or --store is given. Exit 1 if anything was lost,
-    refused or left behind.
+    Events keep the times of the data (clock = stream); under --clock wall they happen now, as they do with --no-workers
+    unless the settings name a clock. Starts a broker and a store of its own unless --external, --broker or --store is
+    given. Exit 1 if anything was lost, refused or left behind.
     """
     recipe_of(shell.settings)  # a mistake is said before a broker is started
     own = not (external or shell.given & {"kafka_bootstrap", "store_url"})
     with embedded.pair() if own else contextlib.nullcontext() as pair:
-        settings = shell.with_flags(pair.flags()) if pair is not None else _apart(shell, workers=workers)
+        settings = shell.on_stream(pair.flags()) if pair is not None else _apart(shell, workers=workers)
         dataset = _dataset(settings, data, seed)
         if not own:
             shell.note(f"prefix {settings.prefix}")
@@ -77,11 +77,15 @@ def demo(
 
 
 def _apart(shell: Shell, *, workers: bool) -> Settings:
-    """Settings for a given broker and store: a prefix of its own a run, unless one is given or workers run there."""
-    if not workers or shell.settings.prefix != Settings().prefix or "prefix" in shell.given:
+    """Settings for a given broker and store: a prefix of its own a run, unless one is given or workers run there.
+
+    Workers that run there have their clock already: the one of the settings, as they have them.
+    """
+    if not workers:
         return shell.settings
-    prefix = f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    return replace(shell.settings, prefix=prefix, clock="stream")
+    if shell.settings.prefix != Settings().prefix or "prefix" in shell.given:
+        return shell.on_stream({})
+    return shell.on_stream({"prefix": f"demo-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"})
 
 
 def _dataset(settings: Settings, data: Path | None, seed: int) -> Dataset:

@@ -44,9 +44,9 @@ class Shell:
         """Settings that flags give, by flat name."""
         return frozenset(name for name, value in self.flags.items() if value is not None)
 
-    def with_flags(self, flags: Mapping[str, Any]) -> Settings:
-        """The settings with more flags, which win."""
-        return load(self.config, flags={**self.flags, **flags})
+    def on_stream(self, flags: Mapping[str, Any]) -> Settings:
+        """The settings with more flags, which win; clock = stream where nothing that is given names one."""
+        return load(self.config, flags={**self.flags, **flags}, clock="stream")
 
     def answer(self, value: Any, *readable: RenderableType) -> None:
         """Answer on stdout: `value` as JSON if that was asked for, else the readable form."""

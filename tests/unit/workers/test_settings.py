@@ -45,6 +45,15 @@ def test_environment_wins_over_file_and_flags_over_environment(tmp_path: Path) -
     assert settings.store.url == Settings().store.url  # a flag that was not given changes nothing
 
 
+def test_a_clock_that_is_named_wins_over_a_command_s_own(tmp_path: Path) -> None:
+    file = write(tmp_path / "s.toml", 'clock = "wall"\n')
+    assert load(environ={}, clock="stream").clock == "stream"
+    assert load(file, environ={}, clock="stream").clock == "wall"
+    assert load(environ={"HEADRACE_CLOCK": "wall"}, clock="stream").clock == "wall"
+    assert load(environ={}, flags={"clock": "wall"}, clock="stream").clock == "wall"
+    assert load(environ={}, flags={"clock": None}, clock="stream").clock == "stream"
+
+
 def test_text_of_the_environment_becomes_the_type_of_the_setting() -> None:
     environ = {
         "HEADRACE_KAFKA_PARTITIONS": "4",
