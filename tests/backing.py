@@ -132,7 +132,7 @@ def docker() -> bool:
 
 def real_broker() -> bool:
     """Whether a session's broker will be the real thing."""
-    return "TEST_BROKER" in os.environ or kafka_version() is not None or docker()
+    return bool(os.environ.get("TEST_BROKER")) or kafka_version() is not None or docker()
 
 
 @contextmanager

@@ -82,6 +82,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         backing.kafka_version()
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What the embedded broker cannot do is not asked of it; see docs/decisions/0005."""
+    marker = item.get_closest_marker("real_broker")
+    if marker is not None and not backing.real_broker():
+        pytest.skip(f"needs a real broker: the embedded one {marker.args[0]}")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

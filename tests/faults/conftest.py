@@ -22,12 +22,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What holds for every fault: it meets real servers, and takes its time."""
+    """What holds for every fault: it meets real servers, Apache Kafka among them, and takes its time."""
     within_s = LONG_WITHIN_S if config.stash[LONG] else SHORT_WITHIN_S
     for item in items:
         if item.path.is_relative_to(HERE):
             for name in _MET:
                 item.add_marker(name)
+            item.add_marker(pytest.mark.real_broker("resends without producer ids, and tells wrong end offsets"))
             item.add_marker(pytest.mark.timeout(within_s))
 
 

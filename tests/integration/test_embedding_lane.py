@@ -236,6 +236,7 @@ async def _write_to_0(settings: Settings, records: int) -> None:
     await producer.stop()
 
 
+@pytest.mark.real_broker("deletes no records")
 def test_no_position_in_a_log_that_was_cut(settings: Settings) -> None:
     """A partition without a position is never read as 0 when its log does not begin there."""
 
@@ -247,6 +248,7 @@ def test_no_position_in_a_log_that_was_cut(settings: Settings) -> None:
     asyncio.run(body())
 
 
+@pytest.mark.real_broker("deletes no records")
 def test_events_gone_before_they_were_applied(settings: Settings) -> None:
     """The worker refuses with the exact number, and goes on when told to accept the loss."""
 
@@ -272,6 +274,7 @@ def test_events_gone_before_they_were_applied(settings: Settings) -> None:
     asyncio.run(body())
 
 
+@pytest.mark.real_broker("tells wrong end offsets")
 @pytest.mark.parametrize("end", [3, 0])
 def test_a_store_ahead_of_the_log(make_settings: MakeSettings, end: int) -> None:
     """States made from another log are not taken for this one's; a topic that was made anew is empty."""

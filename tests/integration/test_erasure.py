@@ -12,7 +12,6 @@ import pytest
 import redis
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from tests import backing
 from tests.conftest import MakeSettings
 from tests.pipelines import FAST, Pipeline, pipeline, read
 from tests.traces import Traces, memories
@@ -101,10 +100,9 @@ async def go_on(pipe: Pipeline) -> None:
     await pipe.counted("recent", "recent_events", before["recent"]["recent_events"] + len(OTHERS))
 
 
-def test_compaction_leaves_nothing(make_settings: MakeSettings, broker_backing: backing.Backing) -> None:
+@pytest.mark.real_broker("compacts nothing")
+def test_compaction_leaves_nothing(make_settings: MakeSettings) -> None:
     """Of the compacted topics, and of the model that is learned from them."""
-    if broker_backing.name == backing.EMBEDDED_BROKER:
-        pytest.skip("the embedded broker compacts nothing")
     traces = Traces(USER)
 
     async def main(settings: Settings) -> None:

@@ -80,6 +80,7 @@ async def transaction(lab: Lab, user: str, events: int, *, how: str) -> AIOKafka
     return producer
 
 
+@pytest.mark.real_broker("has no transactions")
 def test_holes(make_settings: MakeSettings) -> None:
     """Markers and aborted records are stepped over, counted, and are no lag; nor is what cannot be read yet."""
 

@@ -94,6 +94,7 @@ async def stand(settings: Settings, next_: int | None, sent: int, begin: int) ->
             await client.delete_records({TopicPartition(topic, 0): RecordsToDelete(begin)})
 
 
+@pytest.mark.real_broker("tells wrong end offsets")
 def test_offsets_tell_how_far_each_lane_is(headrace: Settings, capsys: Capture) -> None:
     states = headrace.topic("states")
 
@@ -121,6 +122,7 @@ def test_offsets_tell_how_far_each_lane_is(headrace: Settings, capsys: Capture) 
     assert line.split() == [headrace.topic("events"), "0", "0..10", "7", "3", "3", "someone"]
 
 
+@pytest.mark.real_broker("has no transactions")
 def test_markers_of_transactions_are_no_lag(headrace: Settings, capsys: Capture) -> None:
     """The log ends behind the marker, where no consumer ever stands until more comes."""
     topic = headrace.topic("events")
@@ -150,6 +152,7 @@ def test_markers_of_transactions_are_no_lag(headrace: Settings, capsys: Capture)
     assert [at[topic, 0][name] for name in ("end", "next", "lag")] == [4, 3, 0]
 
 
+@pytest.mark.real_broker("deletes no records, and tells wrong end offsets")
 @pytest.mark.parametrize(
     ("next_", "sent", "begin", "problem"),
     [
@@ -179,6 +182,7 @@ def test_a_dead_letter_is_shown_with_its_bytes(headrace: Settings, capfdbinary: 
     value, key = bytes(range(256)), b"u\xff[/red]"
     record = Consumed(key, value, [("plain", b"[bold]"), ("none", None)])
     run(send(headrace, letter(headrace, record, "found '[/red]'")))
+    capfdbinary.readouterr()  # a broker without producer ids is warned of
     assert cli.run(["dead-letters", "show", "0", "--json"]) == 0
     shown = json.loads(capfdbinary.readouterr().out)
     assert (b64decode(shown["value_base64"]), b64decode(shown["key_base64"])) == (value, key)
@@ -192,6 +196,7 @@ def test_a_dead_letter_is_shown_with_its_bytes(headrace: Settings, capfdbinary: 
     assert cli.run(["dead-letters", "show", "1"]) == 1
 
 
+@pytest.mark.real_broker("tells wrong end offsets")
 def test_letters_are_redriven_once_they_are_valid(headrace: Settings, capsys: Capture) -> None:
     """As if an older version had refused them: applied once, however often they are redriven; the others stay."""
     topic = headrace.topic("events")
@@ -255,6 +260,7 @@ def test_an_item_that_was_published_since_is_not_redriven(headrace: Settings, ca
 # ---------------------------------------------------------------- verify, rebuild
 
 
+@pytest.mark.real_broker("tells wrong end offsets")
 def test_a_store_is_verified_lost_and_rebuilt(headrace: Settings, capsys: Capture) -> None:
     users = [f"u-{n}" for n in range(9)]
 

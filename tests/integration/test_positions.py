@@ -17,7 +17,7 @@ from workers.settings import Settings
 from workers.store import Position, Store
 from workers.wire.output import Output
 
-pytestmark = [pytest.mark.kafka, pytest.mark.redis]
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.real_broker("tells wrong end offsets")]
 
 Body = Callable[[Store, AIOKafkaConsumer], Awaitable[None]]
 

@@ -33,7 +33,11 @@ from workers.store import Applied, Apply, BeingRebuilt, Lost, Store, Write
 from workers.wire.marker import Marker, write_marker
 from workers.wire.output import Output
 
-pytestmark = [pytest.mark.kafka, pytest.mark.redis]
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.redis,
+    pytest.mark.real_broker("deletes no records, and tells wrong end offsets"),
+]
 
 SMALL: dict[str, Any] = {"model_dimension": 8, "kafka_partitions": 2, "kafka_session_timeout_s": 6.0}
 Body = Callable[[Run], Awaitable[None]]

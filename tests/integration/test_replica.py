@@ -43,6 +43,7 @@ async def transaction(settings: Settings, *values: bytes, abort: bool = False) -
         await producer.stop()
 
 
+@pytest.mark.real_broker("has no transactions")
 def test_holes_and_odd_records(settings: Settings) -> None:
     """It has caught up although the log ends with markers, stands behind them, and gets what lies around."""
 
@@ -72,6 +73,7 @@ def test_holes_and_odd_records(settings: Settings) -> None:
     run(body())
 
 
+@pytest.mark.real_broker("deletes no records")
 def test_where_it_begins(settings: Settings) -> None:
     """At known offsets, at the log's beginning where they are gone (counted), or behind what is there."""
 

@@ -42,6 +42,7 @@ async def go_on(*processes: Process) -> None:
     await eventually(more, within_s=60)
 
 
+@pytest.mark.real_broker("tells wrong end offsets")
 def test_workers_come_and_go_under_load(make_settings: MakeSettings) -> None:
     """A second process takes its share of both lanes and gives it back: every user is announced and has their feed."""
     settings = make_settings(**FAST)

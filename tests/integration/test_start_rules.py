@@ -92,6 +92,7 @@ def test_a_prefix_that_was_made_otherwise(
         run(starts(other(settings, **flags), role))
 
 
+@pytest.mark.real_broker("adds no partitions")
 def test_another_number_of_partitions(make_settings: MakeSettings) -> None:
     """Than the settings say, and the store: users would be in other partitions than their states."""
     settings = make_settings(**SMALL)
@@ -185,6 +186,7 @@ def test_who_waits_for_functions_lives_and_is_not_ready(
     beside_a_store(settings, body)
 
 
+@pytest.mark.real_broker("deletes no records")
 def test_announcements_that_are_lost_are_an_alarm_with_their_number(make_settings: MakeSettings) -> None:
     """The state is whole: it goes on."""
     settings = make_settings(**SMALL)
@@ -220,6 +222,7 @@ def test_users_that_are_being_rebuilt(make_settings: MakeSettings) -> None:
     beside_a_store(settings, body)
 
 
+@pytest.mark.real_broker("deletes no records")
 def test_a_worker_that_refuses_ends_with_one_line(make_settings: MakeSettings, root: Path) -> None:
     """A process of its own: exit status 1, and the last line says how many events are gone and what to do."""
     settings = make_settings(**SMALL)

@@ -93,9 +93,8 @@ def test_a_difference_is_reported_and_left(bare: Settings) -> None:
     run(main())
 
 
+@pytest.mark.real_broker("takes any replication")
 def test_a_topic_that_cannot_be_made_is_one_line(bare: Settings, broker_backing: Backing) -> None:
-    if not broker_backing.real:
-        pytest.skip("the embedded broker takes any replication")
     three = load(environ={}, flags={**broker_backing.flags, "prefix": bare.prefix, "kafka_replication": 99})
     with pytest.raises(topics.TopicsRefused, match=r"cannot create topic .*: InvalidReplicationFactor"):
         run(topics.apply(three))
@@ -152,10 +151,8 @@ def test_clients_write_once_and_read_what_is_there(bare: Settings, broker_backin
     run(main())
 
 
-def test_a_position_outside_the_log_is_an_error(bare: Settings, broker_backing: Backing) -> None:
-    if not broker_backing.real:
-        pytest.skip("the embedded broker answers such a fetch with nothing")
-
+@pytest.mark.real_broker("answers such a fetch with nothing")
+def test_a_position_outside_the_log_is_an_error(bare: Settings) -> None:
     async def main() -> None:
         await topics.ensure(bare)
         tp = TopicPartition(bare.topic("events"), 0)

@@ -291,6 +291,7 @@ async def rebuilt(settings: Settings) -> Model:
     return replica.model
 
 
+@pytest.mark.real_broker("deletes no records")
 def test_a_model_that_is_cut_under_its_writer_is_written_whole_again(make_settings: MakeSettings) -> None:
     """It is all in memory still, also what does not change any more; the writer's own record and a checkpoint too."""
     settings = make_settings(**FAST, model_checkpoint_s=0.5)
@@ -313,6 +314,7 @@ def test_a_model_that_is_cut_under_its_writer_is_written_whole_again(make_settin
     asyncio.run(body())
 
 
+@pytest.mark.real_broker("deletes no records")
 def test_a_model_that_is_cut_without_a_writer_is_learned_anew(settings: Settings) -> None:
     """From `states`; and replicas that remember the epochs that are gone follow the new writer."""
 

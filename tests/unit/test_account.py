@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,11 +54,38 @@ def test_that_fails(store_url):
 """
 
 
+def session(folder: Path, tests: str, *flags: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run these tests with the project's fixtures and hooks."""
+    (folder / "test_session.py").write_text(tests)
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", "/dev/null", "--rootdir", str(folder)]
+    return subprocess.run(
+        [*command, str(folder), *flags],
+        cwd=ROOT, env={**os.environ, **environ}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("flags", "code"), [((), 0), (("--require-real",), 1)])
 def test_a_session_without_kafka_fails_when_it_is_required(tmp_path: Path, flags: tuple[str, ...], code: int) -> None:
-    (tmp_path / "test_session.py").write_text(SESSION)
-    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", "/dev/null", "--rootdir", str(tmp_path)]
-    done = subprocess.run([*command, str(tmp_path), *flags], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = session(tmp_path, SESSION, *flags)
     assert done.returncode == code, done.stdout + done.stderr
     assert "tests that met a real Kafka: 0, a real Redis or Valkey: 1" in done.stdout
     assert ("--require-real: no test that passed met a real Kafka" in done.stdout) == bool(code)
+
+
+NEEDS_KAFKA = """
+import pytest
+
+@pytest.mark.real_broker("compacts nothing")
+def test_that_needs_kafka():
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("broker", "said"),
+    [("127.0.0.1:1", "1 passed"), ("", "needs a real broker: the embedded one compacts nothing")],
+)
+def test_what_the_embedded_broker_lacks_is_not_asked_of_it(tmp_path: Path, broker: str, said: str) -> None:
+    done = session(tmp_path, NEEDS_KAFKA, "-rs", PATH="", TEST_BROKER=broker)  # neither Java nor Docker
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert said in done.stdout
