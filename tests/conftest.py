@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -53,6 +54,7 @@ class Met:
 MET = pytest.StashKey[Met]()
 LONG = pytest.StashKey[bool]()
 SEED = pytest.StashKey[int]()
+FUZZED_LONG = 100_000  # cases of each decoder in the long form
 
 
 # ------------------------------------------------------------------ the account
@@ -62,13 +64,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-real", action="store_true", help="fail unless tests met a real Kafka and a real store")
     parser.addoption("--long", action="store_true", help="the long form of what has one: faults, fuzzing")
     parser.addoption("--minutes", type=float, help="how long the soak lasts, instead of what its form says")
-    parser.addoption("--rate", type=float, help="events a second of the soak, instead of 70 % of what workers carry")
+    parser.addoption(
+        "--rate", type=float, help="events a second of the soak, instead of what keeps the cores 70 %% busy"
+    )
     parser.addoption("--seed", type=int, help="of what is drawn anew in every session: the one that a session printed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[MET] = Met()
     config.stash[LONG] = config.option.long
+    if config.option.long:
+        os.environ.setdefault("FUZZ_CASES", str(FUZZED_LONG))  # test_fuzz.py is not imported yet
     config.stash[SEED] = secrets.randbits(32) if config.option.seed is None else config.option.seed
 
 

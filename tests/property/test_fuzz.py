@@ -1,7 +1,7 @@
 """Every decoder of bytes from outside, fed what nobody would write: it returns, or raises the error it names.
 
-A few hundred cases of each here; `./dev fuzz` runs 100,000 of each, and prints the seed that repeats them. One that
-hangs meets pytest's time limit, which shows where it was.
+A few hundred cases of each here; `./dev fuzz` runs 100,000 of each, and prints the seed that repeats them; so does
+pytest's `--long`. One that hangs meets pytest's time limit, which shows where it was.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ CASES = int(os.environ.get("FUZZ_CASES", "200"))
 V1 = Path(__file__).parents[1] / "golden" / "v1"
 SETTINGS = load(environ={}, flags={"clock": "stream", "kafka_partitions": 4})
 RULES = Rules.of(SETTINGS)
+pytestmark = [pytest.mark.timeout(7200)] * (CASES >= 100_000)
 many = settings(
     max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
