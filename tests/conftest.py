@@ -169,8 +169,11 @@ def any_store(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["redis", "valkey"])
 def own_store(request: pytest.FixtureRequest) -> Iterator[embedded.Server]:
-    """A Redis, and a Valkey, that belongs to one test: to be filled, hung, killed and started again."""
-    binary = backing.redis_binary() if request.param == "redis" else embedded.valkey_binary()
+    """A Redis, and a Valkey, that belongs to one test: to be filled, hung, killed and started again. With the parameter
+    "any" it is one of them: Redis where there is one."""
+    binary = None if request.param == "valkey" else backing.redis_binary()
+    if request.param != "redis":
+        binary = binary or embedded.valkey_binary()
     if binary is None:
         pytest.skip("no redis-server on the PATH to kill; it runs on Valkey")
     with embedded.redis_server(binary) as server:

@@ -32,7 +32,7 @@ def lose_tail(folder: Path, size: int) -> None:
         os.truncate(file, file.stat().st_size - size)
 
 
-@pytest.mark.parametrize("own_store", ["redis"], indirect=True)
+@pytest.mark.parametrize("own_store", ["any"], indirect=True)
 def test_redis_killed(fault: Fault, make_settings: MakeSettings, own_store: Server) -> None:
     kills = fault.amount("kills", short=2, long=6)
     lost_bytes = fault.amount("bytes of the file's tail lost at one", short=20_000, long=100_000)

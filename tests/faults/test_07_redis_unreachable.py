@@ -47,7 +47,7 @@ async def outage(run: Run, proxy: Proxy, workers: list[Worker], seconds: float) 
     )
 
 
-@pytest.mark.parametrize("own_store", ["redis"], indirect=True)
+@pytest.mark.parametrize("own_store", ["any"], indirect=True)
 def test_redis_unreachable(fault: Fault, make_settings: MakeSettings, own_store: Server) -> None:
     seconds = fault.amount("s unreachable", short=20.0, long=1200.0)
 

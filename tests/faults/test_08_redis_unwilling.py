@@ -141,7 +141,7 @@ async def stands_still(run: Run, worker: Worker, trouble: AbstractAsyncContextMa
         assert await run.log_ends("states") == announced, "announced what the store did not take"
 
 
-@pytest.mark.parametrize("own_store", ["redis"], indirect=True)
+@pytest.mark.parametrize("own_store", ["any"], indirect=True)
 def test_redis_unwilling(fault: Fault, make_settings: MakeSettings, own_store: Server) -> None:
     rounds = fault.amount("rounds", short=1, long=3)
     events = fault.amount("events while it will not", short=300, long=5_000)

@@ -207,7 +207,7 @@ class Soak:
 
 
 @pytest.mark.timeout(2 * 3600)
-@pytest.mark.parametrize("own_store", ["redis"], indirect=True)
+@pytest.mark.parametrize("own_store", ["any"], indirect=True)
 def test_soak(fault: Fault, make_settings: MakeSettings, own_store: Server, pytestconfig: pytest.Config) -> None:
     minutes = pytestconfig.option.minutes or fault.amount("minutes", short=0.75, long=60.0)
     every_s = fault.amount("s a fault", short=10, long=180)
