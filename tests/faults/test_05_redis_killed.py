@@ -1,7 +1,8 @@
 """kill -9 Redis under load, once with its append-only file's tail lost.
 
 States and positions go back together: the worker finds a GAP, claims again and replays what was lost; it does not
-restart. Users equal byte for byte.
+restart. Users equal byte for byte, and everyone has the feed that is due on `feeds`. (The copy in Redis may have gone
+back further than its user's state: it stays so until that user's next feed.)
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pytest
 from tests.backing import url_of
 from tests.conftest import MakeSettings
 from tests.faults.account import Fault
+from tests.faults.feeds import answered
 from tests.faults.run import FAST, SLOW, Run
 from tests.waiting import eventually
 from workers.embedded import Server
@@ -40,7 +42,8 @@ def test_redis_killed(fault: Fault, make_settings: MakeSettings, own_store: Serv
     settings = make_settings(**FAST, store_url=url_of(own_store))
 
     async def proof(run: Run) -> None:
-        worker = run.spawn(**SLOW)
+        worker, retrieval = run.spawn(**SLOW), run.spawn("retrieval")
+        await run.running(retrieval)
 
         async def enough() -> bool:  # while a sync is under way Redis answers before it writes
             return newest(own_store.folder).stat().st_size > 5 * lost_bytes
@@ -62,6 +65,9 @@ def test_redis_killed(fault: Fault, make_settings: MakeSettings, own_store: Serv
         await fault.settled(run)
         fault.bit("outages met", worker.logged("store not ready"))
         fault.bit("gaps", worker.logged("gap:"))
+        fault.bit("outages met by retrieval", retrieval.logged("store not ready"))
+        fault.saw("users answered", await answered(run))
         assert worker.runs
+        assert retrieval.runs
 
     fault.prove(settings, proof)
