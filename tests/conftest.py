@@ -171,7 +171,7 @@ def any_store(request: pytest.FixtureRequest) -> str:
 def own_store(request: pytest.FixtureRequest) -> Iterator[embedded.Server]:
     """A Redis, and a Valkey, that belongs to one test: to be filled, hung, killed and started again. With the parameter
     "any" it is one of them: Redis where there is one."""
-    binary = None if request.param == "valkey" else backing.redis_binary()
+    binary: str | Path | None = None if request.param == "valkey" else backing.redis_binary()
     if request.param != "redis":
         binary = binary or embedded.valkey_binary()
     if binary is None:
