@@ -306,6 +306,7 @@ class GroupPositions:
         if not offered:
             return results, {}
         taken = iter(await self._store.put_feeds(offered))
+        await fail_point("after_apply")
         accepted = []
         for r in results:
             mine = [feed.output for feed in r.feeds if next(taken)]

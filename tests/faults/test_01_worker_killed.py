@@ -2,7 +2,7 @@
 
 Each time the one that is hit owns partitions that lag, and is between the store's answer and the announcement more
 often than not. The others and its successors carry on: users equal byte for byte, nobody's last version unannounced.
-The same for workers of retrieval, with states behind their commits: everyone has the feed that is due.
+The same for workers of retrieval, between the store's answer and their feeds: everyone has the feed that is due.
 """
 
 from __future__ import annotations
@@ -63,18 +63,12 @@ def claimed(worker: Worker) -> list[int]:
 
 
 async def frozen_behind(run: Run, worker: Worker) -> int:
-    """Freeze a worker of retrieval while states lie in its partitions that it has not committed; how many."""
-
-    async def behind() -> int:
-        ends = await run.log_ends("states")
-        worker.freeze()
-        mine, commits = claimed(worker), await committed(run)
-        states = sum(max(0, ends[p] - commits[p]) for p in mine)
-        if not states:
-            worker.thaw()
-        return states
-
-    return await eventually(behind, 60)
+    """Freeze a SLOW worker of retrieval between the store's answer and its feeds; how many states of its partitions it
+    has not committed."""
+    await run.at_its_worst(worker)
+    worker.freeze()
+    ends, commits = await run.log_ends("states"), await committed(run)
+    return sum(max(0, ends[p] - commits[p]) for p in claimed(worker))
 
 
 async def all_answered_further(run: Run) -> None:
@@ -95,14 +89,14 @@ def test_retrieval_killed(fault: Fault, make_settings: MakeSettings) -> None:
 
     async def proof(run: Run) -> None:
         run.spawn()
-        alive = [run.spawn("retrieval") for _ in range(workers)]
+        alive = [run.spawn("retrieval", **SLOW) for _ in range(workers)]
         async with run.load(batch=40):
             for _ in range(kills):
                 victim = alive.pop(rng.integers(len(alive)))
                 fault.bit("states behind the commits", await frozen_behind(run, victim))
                 victim.kill()
                 fault.bit("killed", 1)
-                alive.append(run.spawn("retrieval"))
+                alive.append(run.spawn("retrieval", **SLOW))
                 with fault.recovery():
                     await all_answered_further(run)
         await fault.settled(run)
