@@ -94,7 +94,7 @@ class School:
         self.learner = Learner(self.model, 1, catalog=self.catalog)
         settings = load(environ={})
         self._weights, self._code = action_weights(settings), settings.all_actions()["click"].code
-        self._blobs: dict[int, bytes] = {}
+        self.blobs: dict[int, bytes] = {}  # states of its users
         self._offset = 0
         self.learn_s = self.neighbours_s = 0.0
         self.events = 0
@@ -138,14 +138,14 @@ class School:
         ids = offsets.astype(np.uint64) + np.uint64(1)
         effect = np.full(m, POSITIVE, np.uint8)
         before = Users(
-            [self._blobs.get(user, b"") for user in known.tolist()],
+            [self.blobs.get(user, b"") for user in known.tolist()],
             np.full(len(known), -1, np.int64),
             np.zeros(len(known), np.int64),
         )
         events = Events(row.astype(np.int64), offsets, times, hashes, ids, code, effect, [])
         advanced = advance(before, events, self.size.dimension)
         blobs = stamp(advanced, np.zeros((len(known), self.size.dimension), np.float32), 0, 0)
-        self._blobs.update(zip(known.tolist(), blobs, strict=True))
+        self.blobs.update(zip(known.tolist(), blobs, strict=True))
         told = Told(
             np.zeros(len(known), np.int64), decode(blobs), advanced.evicted_start, advanced.evicted_items,
             advanced.evicted_times, advanced.evicted_actions, np.append(first, m).astype(np.int64), offsets, times,
@@ -155,14 +155,14 @@ class School:
 
     def ask(self, users: Sequence[int], commons: dict[Hashable, object]) -> Queries:
         """Their queries, a moment after the last event."""
-        states = decode([self._blobs[user] for user in users])
+        states = decode([self.blobs[user] for user in users])
         now = np.full(len(users), int(time.time() * 1000), np.int64)
         hashes = np.array([hash_of(f"user-{user}") for user in users], np.uint64)
         return queries_from(states, now, self.model, [NO_ATTRIBUTES] * len(users), commons, hashes)
 
     def guests(self) -> list[int]:
         """Users to ask for, at random."""
-        users = np.array(sorted(self._blobs))
+        users = np.array(sorted(self.blobs))
         return list(np.random.default_rng(1).choice(users, ASKED, replace=len(users) < ASKED).tolist())
 
 

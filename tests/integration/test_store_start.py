@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+import uuid
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,15 @@ import redis
 from pipeline.state import Users, advance, stamp
 from pipeline.types import CONSUMES, POSITIVE, Events, hash_id
 from tests.backing import url_of
+from tests.bench.costs import School, Size
 from tests.stores import OK, batch, claimed, opened
 from tests.waiting import run
 from workers import embedded
+from workers.feeds import CHUNK, Asked, FeedMaker
 from workers.settings import Settings, load
 from workers.store import FeedWrite, FunctionsMissing, Store, StoreError, StoreRefused, StoreUnavailable, Write
+from workers.wire.feed import read_feed
+from workers.wire.state import Cause
 
 pytestmark = pytest.mark.redis
 
@@ -186,22 +192,41 @@ def typical_state() -> bytes:
     return stamp(after, vectors, 1, 1)[0]
 
 
-def test_a_user_costs_what_is_promised(store_settings: Settings, server: redis.Redis) -> None:
-    """Measured with the key, by the server: Redis 7.0 takes 1,352 bytes a state and 2,816 a feed."""
-    user, state = "u-123456789012", typical_state()
+def served(settings: Settings) -> list[FeedWrite]:
+    """Feeds as the retrieval worker makes them by default, on a model that learned a small load: of many sources, with
+    reasons, caused by events with a UUID."""
+    school, now = School(Size(items=1_000, history=5)), int(time.time() * 1000)
+    school.attend()
+    maker = FeedMaker(settings, school.model, school.catalog)
+    maker.warm_up()  # `took_us` is in the feed
+    asked = [
+        Asked(f"u-{user:012}", 3, school.blobs[user], Cause(str(uuid.uuid4()), now, None, None, 1_000_000))
+        for user in school.guests()[:CHUNK]
+    ]
+    return [FeedWrite(3, made.asked.user, made.version, made.revision, made.value) for made in maker.make(asked, now)]
+
+
+def test_a_user_costs_what_the_docs_say(store_settings: Settings, server: redis.Redis) -> None:
+    """Measured with the key, by the server: Redis 7.0 takes 1,352 bytes a state and 3,336 a feed of 2.8 KB of JSON."""
+    user, state, feeds = "u-123456789012", typical_state(), served(store_settings)
     assert 1000 <= len(state) <= 1100
+    items = [item for one in feeds for item in read_feed(one.feed).items]
+    assert len(items) == 10 * len(feeds)
+    assert all(item.sources and item.parts for item in items)
+    assert any(len(item.because) == 2 for item in items)
 
     async def main() -> None:
         async with opened(store_settings) as store:
             claim = await claimed(store)
             writes = [Write(store.state_key(3, user), store.state_ttl_s, state)]
             assert await store.apply([batch(claim.epoch, 0, 1, 0, writes)]) == [OK]
-            assert await store.put_feeds([FeedWrite(3, user, 1, 1, b"x" * 2400)]) == [True]
-            cost = {
-                key: server.memory_usage(key, samples=0) or 0
-                for key in (store.state_key(3, user), store.feed_key(3, user))
-            }
-            assert 1000 < cost[store.state_key(3, user)] <= 1.45 * KB
-            assert 2400 < cost[store.feed_key(3, user)] <= 2.8 * KB
+            assert all(await store.put_feeds(feeds))
+            assert 1000 < cost(store.state_key(3, user)) <= 1.45 * KB
+            costs = [cost(store.feed_key(3, one.user)) for one in feeds]
+            assert all(taken > len(one.feed) for taken, one in zip(costs, feeds, strict=True))
+            assert np.mean(costs) <= 3.3 * KB  # the aim, 2.8 KB, is not reached: docs/benchmarks.md
+
+    def cost(key: bytes) -> int:
+        return server.memory_usage(key, samples=0) or 0
 
     run(main())
