@@ -29,25 +29,28 @@ IDLE = 0.2  # of a core
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def latency(settings: Settings, environ: dict[str, str], of: Load, rate: int, seconds: int) -> dict[str, Any]:
-    """p50, p95, p99 in ms at `rate` events a second, and what the worker spends."""
+def latency(
+    settings: Settings, environ: dict[str, str], of: Load, rate: int, seconds: int, idle: float = IDLE
+) -> dict[str, Any]:
+    """p50, p95, p99 in ms at `rate` events a second, and what the worker spends. It begins when the worker spends less
+    than `idle` of a core."""
     worker = subprocess.Popen([sys.executable, "-m", "workers.cli", "worker", "all"], env=environ, stdout=sys.stderr)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_probe(settings, worker.pid, of, rate, seconds))
+            return runner.run(_probe(settings, worker.pid, of, rate, seconds, idle))
     finally:
         worker.send_signal(signal.SIGTERM)
         worker.wait(60)
 
 
-async def _probe(settings: Settings, pid: int, of: Load, rate: int, seconds: int) -> dict[str, Any]:
+async def _probe(settings: Settings, pid: int, of: Load, rate: int, seconds: int, idle: float) -> dict[str, Any]:
     producer, watch = await Producer(settings).start(), Watch(settings)
     try:
         async with following(watch.followers[0]):
             await watch.followers[0].caught_up.wait()
             player = Player(settings, producer, watch.wrote)
             await _answers(player, watch, of)
-            await eventually(lambda: _idle(pid), START_S)  # the trainer may have a backlog of its own
+            await eventually(lambda: _idle(pid, idle), START_S)  # the trainer may have a backlog of its own
             await player.play(_moments(of, rate * WARM_S), rate)
             begun, spent = time.perf_counter(), _cpu_s(pid)
             await player.play(_moments(of, rate * seconds), rate)
@@ -76,11 +79,11 @@ async def _answers(player: Player, watch: Watch, of: Load) -> None:
     await eventually(answered, START_S)
 
 
-async def _idle(pid: int) -> bool:
+async def _idle(pid: int, idle: float) -> bool:
     """Whether a process that nobody asks anything spends next to nothing for three seconds."""
     spent = _cpu_s(pid)
     await asyncio.sleep(3)
-    return _cpu_s(pid) - spent < 3 * IDLE
+    return _cpu_s(pid) - spent < 3 * idle
 
 
 def _moments(of: Load, count: int) -> list[Moment]:

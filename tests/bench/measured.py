@@ -60,13 +60,14 @@ async def drain(role: str, records: int) -> dict[str, Any]:
         begun = await reached(process, role, steps, int(records * WARM))
         ended = await reached(process, role, steps, records)
         stats = process.stats()[role]
-    made, cpu = ended.made - begun.made, ended.cpu - begun.cpu
+    made, cpu = max(1, ended.made - begun.made), ended.cpu - begun.cpu  # 0 of a backlog that was gone in a moment
     return {
         "made": made,
         "taken": ended.taken - begun.taken,
         "cpu_s": round(cpu, 3),
         "wall_s": round(ended.wall - begun.wall, 3),
         "per_core_s": round(made / cpu),
+        "taken_per_core_s": round((ended.taken - begun.taken) / cpu),
         "per_s": round(made / (ended.wall - begun.wall)),
         "us_each": round(1e6 * cpu / made, 2),
         "steps_us": {

@@ -1,4 +1,4 @@
-"""The broker and the store of a benchmark: real ones, started here, with production's settings."""
+"""The broker and the store of a benchmark, started here: real ones with production's settings, or the embedded pair."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import redis
 
@@ -21,6 +22,7 @@ class Servers:
     bootstrap: str
     store_url: str
     names: str
+    flags: dict[str, Any] = field(default_factory=dict)  # settings that suit them
 
 
 @contextmanager
@@ -29,7 +31,7 @@ def servers() -> Iterator[Servers]:
     version = backing.kafka_version()
     if version is None:
         raise SystemExit("bench: Java 17 and Maven are needed for a real broker")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and `timeout` too end what is started here
+    _end_what_is_started()
     port = str(embedded.free_port())
     kafka = str(backing.KAFKA_LOCAL)
     up = [kafka, "up", "--port", port, "--java-opts=-XX:+UseG1GC"]
@@ -40,6 +42,20 @@ def servers() -> Iterator[Servers]:
             yield Servers(bootstrap, url, f"Apache Kafka {version}, {_name(url)}")
     finally:
         subprocess.run([kafka, "down", "--port", port], check=False, stdout=subprocess.DEVNULL)
+
+
+@contextmanager
+def embedded_pair() -> Iterator[Servers]:
+    """The broker and the store of the demo, which need no Java."""
+    _end_what_is_started()
+    with embedded.pair() as pair:
+        names = f"{backing.EMBEDDED_BROKER}, {_name(pair.store_url)}"
+        yield Servers(pair.bootstrap, pair.store_url, names, pair.flags())
+
+
+def _end_what_is_started() -> None:
+    """By `kill` and `timeout` too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _name(url: str) -> str:

@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import Any
 
 # Role -> step -> the functions that make it up, as (where the name is looked up, name). An async one counts what the
-# process spends while it runs, so the client's own tasks are in it. Steps do not overlap.
+# process spends while it runs, so the client's own tasks are in it; of a generator the making of what it yields counts.
+# Steps do not overlap.
 STEPS: dict[str, dict[str, list[tuple[str, str]]]] = {
     "embedding": {
         "poll": [("workers.lane:Lane", "_poll")],
@@ -21,6 +22,29 @@ STEPS: dict[str, dict[str, list[tuple[str, str]]]] = {
         "embed": [("workers.embedding", "compose"), ("workers.embedding", "stamp")],
         "apply": [("workers.positions:StoredPositions", "apply")],
         "produce": [("workers.producer:Producer", "send")],
+    },
+    "retrieval": {  # a chunk of queries is a call
+        "poll": [("workers.lane:Lane", "_poll")],
+        "read states": [
+            ("workers.retrieval:RetrievalHandler", "_tell"),
+            ("workers.retrieval:RetrievalHandler", "_leave"),
+        ],
+        "make queries": [("workers.feeds:FeedMaker", "_ask")],
+        "gather": [("pipeline.retrieval", "gather")],
+        "sift": [("pipeline.retrieval", "sift")],
+        "rank": [("pipeline.retrieval", "rank")],
+        "arrange": [("pipeline.retrieval", "arrange"), ("pipeline.retrieval", "cut")],
+        "explain": [("pipeline.retrieval", "explain")],
+        "log lists": [("workers.feeds:FeedMaker", "_logged")],
+        "encode": [("workers.feeds:FeedMaker", "_made")],
+        "store": [("workers.store:Store", "put_feeds")],
+        "produce": [("workers.producer:Producer", "send")],
+    },
+    "trainer": {  # it publishes while it learns: nothing that waits is a step
+        "decode": [("workers.trainer", "told_by")],
+        "make lessons": [("workers.trainer", "lessons_from")],
+        "learn": [("pipeline.learning:Learner", "learn")],
+        "make records": [("workers.trainer:TrainerCore", "_outputs")],
     },
 }
 
@@ -57,4 +81,20 @@ class Steps:
             finally:
                 self.seconds[step] += time.process_time() - begun
 
-        setattr(holder, name, awaited if inspect.iscoroutinefunction(wrapped) else timed)
+        @functools.wraps(wrapped)
+        def drawn(*args: Any, **kwargs: Any) -> Any:
+            making, end = wrapped(*args, **kwargs), object()
+            while True:
+                begun = time.process_time()
+                try:
+                    made = next(making, end)
+                finally:
+                    self.seconds[step] += time.process_time() - begun
+                if made is end:
+                    return
+                yield made
+
+        if inspect.iscoroutinefunction(wrapped):
+            setattr(holder, name, awaited)
+        else:
+            setattr(holder, name, drawn if inspect.isgeneratorfunction(wrapped) else timed)

@@ -44,16 +44,19 @@ def _binary(settings: Settings, data: Data) -> Output:
     return encode(settings, ("event", data))
 
 
-async def copy(source: Settings, target: Settings, dataset: str) -> None:
-    """Write all that stands on a topic of `source` to that of `target`, in order."""
-    outputs: list[Output] = []
+async def copy(source: Settings, target: Settings, dataset: str, *, newest: bool = False) -> int:
+    """Write all that stands on a topic of `source` to that of `target`, in order; with `newest` of each key the last
+    record. Returns how many there were to write."""
+    outputs: dict[Any, Output] = {}
     name = target.topic(dataset)
 
     def keep(records: Any) -> None:
-        outputs.extend(Output(name, r.key, r.value, list(r.headers), r.partition) for r in records)
+        for r in records:
+            outputs[r.key if newest else len(outputs)] = Output(name, r.key, r.value, list(r.headers), r.partition)
 
     await read_back(source, dataset, keep)
-    await write(target, outputs)
+    await write(target, outputs.values())
+    return len(outputs)
 
 
 async def count(settings: Settings, dataset: str) -> int:
