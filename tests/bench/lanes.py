@@ -81,14 +81,18 @@ class Bench:
                 yield from self._answers(("retrieval",), settings, WIDE, partitions)
 
     def on_the_pair(self) -> Iterator[Row]:
-        """Event to feed, by a model that was trained there."""
-        settings = self._settings(12, "bench-pair")
-        asyncio.run(prepare(settings))
-        asyncio.run(backlog(settings, SMALL.events(EMBEDDED_EVENTS, settings.prefix)))
-        self._measure("embedding", settings, EMBEDDED_EVENTS)
-        unhurried = self._settings(12, "bench-pair", model_flush_bytes=load(environ={}).model.flush_bytes)
-        self._measure("trainer", unhurried, EMBEDDED_EVENTS)
+        """Event to feed, each rate on a prefix of its own: there the embedded broker tells a worker that starts again a
+        wrong end of `events`, which it refuses."""
+        school = self._settings(12, "bench-pair-school", model_flush_bytes=load(environ={}).model.flush_bytes)
+        asyncio.run(prepare(school))
+        asyncio.run(backlog(school, SMALL.events(EMBEDDED_EVENTS, school.prefix)))
+        for role in ("embedding", "trainer"):
+            self._measure(role, school, EMBEDDED_EVENTS)
         for rate in EMBEDDED_RATES:
+            settings = self._settings(12, f"bench-pair-{rate}")
+            asyncio.run(prepare(settings))
+            asyncio.run(copy(school, settings, "model"))
+            asyncio.run(backlog(settings, SMALL.events(EMBEDDED_EVENTS, settings.prefix)))
             figures = latency(settings, environment(settings), SMALL, rate, SECONDS, EMBEDDED_IDLE)
             yield Row(EMBEDDED, f"{rate:,} events/s", 12, figures)
 

@@ -37,7 +37,12 @@ def latency(
     worker = subprocess.Popen([sys.executable, "-m", "workers.cli", "worker", "all"], env=environ, stdout=sys.stderr)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_probe(settings, worker.pid, of, rate, seconds, idle))
+            figures = runner.run(_probe(settings, worker.pid, of, rate, seconds, idle))
+        if worker.poll() is not None:
+            raise SystemExit(
+                f"bench: the worker of {settings.prefix} ended by itself with {worker.returncode}, see above"
+            )
+        return figures
     finally:
         worker.send_signal(signal.SIGTERM)
         worker.wait(60)

@@ -43,7 +43,7 @@ def test_the_parts_beside_the_lanes_are_measured(monkeypatch: pytest.MonkeyPatch
         assert "p50" in lanes.readable(row)
         assert bench.counted().startswith(f"{EVENTS:,} events were read and validated: 0 dead letters, 0 with an id")
         assert bench.counted().endswith(f"models learned from {EVENTS:,} events")
-        state, *feeds = bench._sizes(bench._settings(12, "bench-pair"))
+        state, *feeds = bench._sizes(bench._settings(12, "bench-pair-50"))
         assert state.figures["bytes"] > state.figures["value"] > 500
         assert len(feeds) == len(RECIPES)
         for row in feeds:
@@ -57,7 +57,7 @@ def test_what_no_worker_would_take_is_counted() -> None:
         bench = lanes.Bench(on, print)
         settings = bench._settings(4, "bench-bad")
         events = list(Load(users=60, items=100).events(EVENTS, "bad"))
-        events[7] = {**events[7], "action": ""}
+        events[7] = {**events[7], "action": 7}
         asyncio.run(prepare(settings))
         asyncio.run(backlog(settings, [*events[:6], *events[5:]]))
         bench._measure("embedding", settings, EVENTS + 1)
