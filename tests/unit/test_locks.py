@@ -23,6 +23,7 @@ MADE_FROM = {
     "build": BUILD,
     "audit": [*GROUPS["audit"], *BUILD],
     "dev": [*CORE, *EXTRAS["dev"], *BUILD],
+    "plots": [*CORE, *EXTRAS["plots"]],
     "peers": [*CORE, *EXTRAS["dev"], *EXTRAS["peers"], *BUILD],
 }
 
