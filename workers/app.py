@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import faust
 import mode
 import structlog
+from faust.transport.drivers import aiokafka as driver
 
 from workers import security
 from workers.decoding import read_any_header
@@ -45,12 +46,12 @@ OnRecords = Callable[[Sequence[Any]], Awaitable[None]]
 
 
 class Host:
-    """A Faust app around parts (and, with `agent`, around one agent on a topic)."""
+    """A Faust app around parts (and, with `agent`, around one agent on a topic, which consumes as `group`)."""
 
-    def __init__(self, settings: Settings, name: str, parts: Sequence[Part]) -> None:
+    def __init__(self, settings: Settings, group: str, parts: Sequence[Part]) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._datadir = tempfile.TemporaryDirectory(prefix="headrace-")
-        self._app = _faust_app(settings, name, self._datadir.name)
+        self._app = _faust_app(settings, group, self._datadir.name)
         self._app.producer_only = True  # without topics of its own, Faust would die subscribing to none
         self._watching: asyncio.Task[None] | None = None
         self._services = [_PartService(part, self.failed) for part in parts]
@@ -96,12 +97,28 @@ class Host:
         """One answer that the client does not repeat parks its coordination for good, and Faust never looks."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
-            client = getattr(getattr(self._app._consumer, "_thread", None), "_consumer", None)
-            coordinator = getattr(client, "_coordinator", None)  # there is none before it has started
+            coordinator = getattr(self._client(), "_coordinator", None)  # there is none before it has started
             error = _refusal(coordinator) if coordinator is not None else None
             if error is not None:
                 _fail(self.failed, GroupRefused(f"group {self._app.conf.id}: {type(error).__name__}: {error}"))
                 return
+
+    def lag(self) -> int:
+        """Records of the agent's topic that are not acknowledged; 0 before it has partitions.
+
+        Of the records polled last (1000 at most) those are left out for which the agent has no room yet.
+        """
+        client = self._client()
+        # It lives in another thread, which may put another assignment in the place of this one meanwhile.
+        assignment = getattr(client._subscription.subscription, "assignment", None) if client is not None else None
+        if assignment is None:
+            return 0
+        in_hand = sum(not message.acked for message in self._app._consumer.unacked)
+        return in_hand + sum(_behind(assignment.state_value(tp)) for tp in assignment.tps)
+
+    def _client(self) -> Any:
+        """The client under Faust's consumer; None while there is none."""
+        return getattr(getattr(self._app._consumer, "_thread", None), "_consumer", None)
 
     async def stop(self) -> None:
         """Stop every part; whatever is not done after 20 s is abandoned (nothing of it was acknowledged)."""
@@ -159,6 +176,41 @@ class _PartService(mode.Service):
             _fail(self._failed, error)
 
 
+class _Consumer(driver.Consumer):
+    """Reads only what is committed, and commits all up to the last record that the agent, which goes in order, has
+    acknowledged.
+
+    Faust keeps an account of a log's holes instead, but not of one behind offset 0: for what compaction or an aborted
+    transaction took there it would wait for ever, and commit nothing more.
+    """
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def _new_offset(self, tp: Any) -> int | None:
+        done = max(self._acked.pop(tp, ()), default=None)
+        self._acked_index.pop(tp, None)
+        return None if done is None else done + 1
+
+    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
+        """Nobody asks."""
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        client = super()._create_worker_consumer(transport)
+        client._isolation_level = "read_committed"  # Faust asks for it only within transactions of its own
+        return client
+
+
+def _behind(state: Any) -> int:
+    """How many offsets may be read of a partition behind a client's position, as far as its last fetch told."""
+    high, stable, position = state.highwater, state.lso, state._position
+    if high is None or position is None:
+        return 0
+    return int(max(0, (high if stable is None or stable < 0 else min(high, stable)) - position))
+
+
 def _refusal(coordinator: Any) -> BaseException | None:
     """What ended the coordination of a client; None while it goes on."""
     pending: BaseException | None = coordinator._pending_exception
@@ -174,11 +226,11 @@ def _fail(failed: asyncio.Future[None], error: BaseException) -> None:
         failed.exception()  # it is read by whoever awaits the host; without one it must not warn at exit
 
 
-def _faust_app(settings: Settings, name: str, datadir: str) -> Any:
+def _faust_app(settings: Settings, group: str, datadir: str) -> Any:
     """Settings of a hosted app; each line's reason is in docs/decisions."""
     read_any_header()  # Faust makes its consumer itself
-    return faust.App(
-        f"{settings.prefix}-{name}",
+    app = faust.App(
+        group,
         broker=[f"kafka://{address}" for address in settings.kafka.bootstrap.split(",")],
         broker_credentials=_credentials(security.broker_options(settings)),
         datadir=datadir,
@@ -204,6 +256,8 @@ def _faust_app(settings: Settings, name: str, datadir: str) -> Any:
         producer_acks=-1,
         producer_request_timeout=60,
     )
+    app.transport.Consumer = _Consumer
+    return app
 
 
 def _credentials(options: dict[str, Any]) -> Any:

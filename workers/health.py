@@ -24,7 +24,7 @@ class Health(msgspec.Struct, frozen=True):
     """What a living process says of itself."""
 
     ready: bool
-    lag: int  # records: high watermark - position, over lanes and replicas
+    lag: int  # records: high watermark - position, over lanes, replicas and the catalog worker's agent
 
 
 class Heartbeat:

@@ -138,7 +138,7 @@ class Process:
         return merged
 
     def lag(self) -> int:
-        """Records not yet behind this process: high watermark - position, over lanes and replicas."""
+        """Records not yet behind this process: high watermark - position, over lanes, replicas and the agent."""
         return sum(lag() for lag in self._lag)
 
     @contextlib.asynccontextmanager
@@ -261,10 +261,10 @@ class Process:
         self._stats.append(lambda: {"catalog": dict(handler.counts)})
 
     def _hosted(self) -> Host:
-        name = self.roles[0] if len(self.roles) == 1 else "all"
-        host = Host(self.settings, name, self._parts)
+        host = Host(self.settings, f"{self.settings.prefix}-catalog", self._parts)  # whatever roles run beside it
         if self._agent is not None:
             host.agent(*self._agent, most=500, within_s=0.05)
+            self._lag.append(host.lag)
         return host
 
     async def _store(self) -> Store:

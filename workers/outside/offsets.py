@@ -56,8 +56,8 @@ async def standings(settings: Settings) -> list[Standing]:
             positions = await store.positions(list(events))
             return [
                 *await _events(settings, reader, events, positions),
-                *await _of_groups(settings, reader, "states", (settings.topic("retrieval"),)),
-                *await _of_groups(settings, reader, "items", (f"{settings.prefix}-catalog", f"{settings.prefix}-all")),
+                *await _of_group(settings, reader, "states", settings.topic("retrieval")),
+                *await _of_group(settings, reader, "items", f"{settings.prefix}-catalog"),
             ]
     finally:
         await store.close()
@@ -75,16 +75,13 @@ async def _events(
     return found
 
 
-async def _of_groups(settings: Settings, reader: LogReader, dataset: str, groups: tuple[str, ...]) -> list[Standing]:
-    """Of several groups that may read the topic (a role alone, all roles in one) the farthest counts."""
+async def _of_group(settings: Settings, reader: LogReader, dataset: str, group: str) -> list[Standing]:
     topic = settings.topic(dataset)
     spans = await reader.spans(topic)
-    found = [await kafka.commits(settings, group, topic, spans) for group in groups]
-    stand = []
+    at, stand = await kafka.commits(settings, group, topic, spans), []
     for p, span in spans.items():
-        next_ = max((at[p] for at in found if p in at), default=None)
-        lag = await _lag(reader, topic, p, span, next_)
-        stand.append(Standing(topic, p, *span, next_, None, "", "", lag))
+        lag = await _lag(reader, topic, p, span, at.get(p))
+        stand.append(Standing(topic, p, *span, at.get(p), None, "", "", lag))
     return stand
 
 
