@@ -256,7 +256,8 @@ def _faust_app(settings: Settings, group: str, datadir: str) -> Any:
         producer_acks=-1,
         producer_request_timeout=60,
     )
-    app.transport.Consumer = _Consumer
+    transport: Any = app.transport
+    transport.Consumer = _Consumer
     return app
 
 

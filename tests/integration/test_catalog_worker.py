@@ -1,4 +1,4 @@
-"""The catalog worker's agent on a real broker: what it reads, when it acknowledges, and what it says of its lag."""
+"""The catalog worker's agent on a real broker: what it reads, where it goes on, and what it says of its lag."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from tests.backing import Backing
 from tests.conftest import MakeSettings
 from tests.waiting import eventually, run
 from workers import catalog, kafka
 from workers.catalog import CatalogHandler
 from workers.outside.watch import following
-from workers.producer import ProduceError, Producer
+from workers.producer import Producer
 from workers.replica import Follower
 from workers.roles import Process, hosted
 from workers.settings import Settings
@@ -102,11 +101,10 @@ def watched(settings: Settings, body: Callable[[Sequence[Any]], Awaitable[None]]
     run(main())
 
 
-def test_what_a_transaction_aborted_is_no_item(make_settings: MakeSettings, broker_backing: Backing) -> None:
+@pytest.mark.real_broker("has no transactions")
+def test_what_a_transaction_aborted_is_no_item(make_settings: MakeSettings) -> None:
     """Nor is it in the way: the group's commit passes it, even behind the log's very first record, and at the log's end
     it is no lag."""
-    if not broker_backing.real:
-        pytest.skip("the embedded broker knows no transactions")
     settings = make_settings(**FAST)
 
     async def body(seen: Sequence[Any]) -> None:
@@ -123,33 +121,6 @@ def test_what_a_transaction_aborted_is_no_item(make_settings: MakeSettings, brok
             await acknowledged(settings, 6)
             await lag(process, 0, 0)
             assert ids(seen) == ["first", "last"]
-
-    watched(settings, body)
-
-
-def test_what_was_not_written_is_not_acknowledged(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that fails ends the process, and the next worker of the group gets all of the batch again."""
-    settings = make_settings(**FAST)
-
-    async def refuses(*_: Any) -> None:
-        raise ProduceError("produce: as if the broker had taken nothing")
-
-    async def body(seen: Sequence[Any]) -> None:
-        await write(settings, "a", "b")
-        async with hosted(settings, ["catalog"]):
-            await written(seen, "a", "b")
-            await acknowledged(settings, 2)
-        await write(settings, "c", "d", "e")
-        with monkeypatch.context() as patched:
-            patched.setattr(Producer, "send", refuses)
-            async with hosted(settings, ["catalog"]) as process:
-                with pytest.raises(ProduceError, match="taken nothing"):
-                    await asyncio.wait_for(asyncio.shield(process.failed), 60)
-        assert await committed(settings) == 2
-        async with hosted(settings, ["catalog"]) as process:
-            await written(seen, "c", "d", "e")
-            assert process.stats()["catalog"]["items"] == 3
-            await acknowledged(settings, 5)
 
     watched(settings, body)
 
