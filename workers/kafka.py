@@ -81,7 +81,7 @@ class Broker:
 
     @property
     def tells_ends(self) -> bool:
-        """Of every log; the embedded one says 0 of some that have records."""
+        """Of logs; those that the embedded one tells are 0, or those of the last batch."""
         return self.idempotent
 
 

@@ -102,7 +102,7 @@ class StoredPositions:
     def __init__(
         self, store: Store, topic: str, owner: str, *, accept_loss: bool = False, ends_told: bool = True
     ) -> None:
-        """`ends_told`: an end of 0 is one (`Broker.tells_ends`)."""
+        """`ends_told`: where the broker says that a log ends, it ends (`Broker.tells_ends`)."""
         self._store = store
         self._topic = topic
         self._owner = owner
@@ -159,7 +159,7 @@ class StoredPositions:
         return max(min(sent, next_), log_start)
 
     def _check_end(self, partition: int, next_: int, log_end: int) -> None:
-        if next_ > log_end and (log_end or self._ends_told):
+        if next_ > log_end and self._ends_told:
             raise LaneRefused(
                 f"{self._topic}[{partition}]: the store stands at {next_}, the log ends at {log_end}: this is not "
                 "the log that the states were made from; point the worker at the right broker, or use another prefix"
@@ -292,7 +292,7 @@ class GroupPositions:
         stands = {}
         for tp in tps:
             committed = commits[tp]
-            if committed > ends[tp] and (ends[tp] or self._ends_told):
+            if committed > ends[tp] and self._ends_told:
                 log.error("commit of another log: from its beginning", topic=tp.topic, partition=tp.partition,
                           committed=committed, ends=ends[tp])  # fmt: skip
                 committed = 0

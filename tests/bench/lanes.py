@@ -81,8 +81,7 @@ class Bench:
                 yield from self._answers(("retrieval",), settings, WIDE, partitions)
 
     def on_the_pair(self) -> Iterator[Row]:
-        """Event to feed, each rate on a prefix of its own: there the embedded broker tells a worker that starts again a
-        wrong end of `events`, which it refuses."""
+        """Event to feed, each rate on a prefix of its own."""
         school = self._settings(12, "bench-pair-school", model_flush_bytes=load(environ={}).model.flush_bytes)
         asyncio.run(prepare(school))
         asyncio.run(backlog(school, SMALL.events(EMBEDDED_EVENTS, school.prefix)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -10,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.stores import OK, batch, claimed, opened
-from tests.waiting import run
+from tests.waiting import eventually, run
 from workers import embedded, kafka, topics
+from workers.producer import Producer
+from workers.roles import hosted
 from workers.settings import Settings, load
+from workers.wire.output import Output
 
 pytestmark = pytest.mark.redis
 
@@ -53,6 +57,32 @@ def test_the_pair_works_and_goes(prefix: str) -> None:
         assert listening(pair.store_url)
     assert not listening(pair.bootstrap)
     assert not listening(pair.store_url)
+
+
+def test_a_worker_that_starts_again_goes_on_there_too(prefix: str) -> None:
+    """Where the broker tells that the log ends before the store's position, it is wrong."""
+
+    async def use(settings: Settings) -> None:
+        await topics.ensure(settings)
+        producer = await Producer(settings).start()
+        async with opened(settings) as store:
+
+            async def applied(events: int) -> None:
+                async def there() -> bool:
+                    found = await store.positions([0])
+                    return 0 in found and found[0].next == events
+
+                await eventually(there, 60)
+
+            for more, events in ((5, 5), (0, 5)):
+                await producer.send([Output(settings.topic("events"), b"u", b"{}", [], 0)] * more)  # one batch
+                async with hosted(settings, ["embedding"]) as process:
+                    await asyncio.wait_for(process.ready(), 60)
+                    await applied(events)
+        await producer.stop()
+
+    with embedded.pair() as pair:
+        run(use(settings_of(pair, prefix)), 150)
 
 
 def test_what_the_embedded_broker_lacks(prefix: str) -> None:
