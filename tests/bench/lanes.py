@@ -27,7 +27,7 @@ from tests.bench.memory import CONSUMED, of_feeds, of_states
 from tests.bench.servers import Servers, embedded_pair, servers
 from tests.bench.topics import backlog, copy, count, prepare
 from workers import kafka
-from workers.settings import Settings, flat_names, load
+from workers.settings import ENV, Settings, flat_names, load
 
 EMBEDDED = "embedded"  # event to feed on the embedded pair
 PARTS = ("embedding", "retrieval", "trainer", "latency", "memory", EMBEDDED)
@@ -177,11 +177,12 @@ class Bench:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The variables that give a process these settings."""
+    """The variables that give a process these settings, whatever this one's say."""
     usual = load(environ={})
     given = {name: (_at(settings, path), _at(usual, path)) for name, path in flat_names()}
-    named = {f"HEADRACE_{name.upper()}": str(value) for name, (value, other) in given.items() if value != other}
-    return {**os.environ, "OPENBLAS_NUM_THREADS": "1", **named}
+    named = {f"{ENV}{name.upper()}": str(value) for name, (value, other) in given.items() if value != other}
+    others = {name: value for name, value in os.environ.items() if not name.startswith(ENV)}
+    return {**others, "OPENBLAS_NUM_THREADS": "1", **named}
 
 
 def _at(settings: Settings, path: tuple[str, ...]) -> Any:

@@ -76,7 +76,10 @@ def test_a_row_of_feeds_says_how_many_states_they_answer() -> None:
     assert readable(Row("retrieval", "10,000 items", 12, figures)) == said
 
 
-def test_a_process_gets_the_settings_that_it_is_given() -> None:
+def test_a_process_gets_the_settings_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those that the benchmark's own environment has."""
+    monkeypatch.setenv("HEADRACE_DATA", "elsewhere")
+    monkeypatch.setenv("HEADRACE_FEED_SIZE", "50")
     flags = {"prefix": "p", "kafka_fetch_wait_ms": 20, "model_flush_bytes": 131_072, "feed_recipe": "lean"}
     settings = load(environ={}, flags=flags)
     assert load(environ=environment(settings)) == settings
