@@ -24,7 +24,12 @@ from workers.wire.partition import partition_of
 T = TypeVar("T")
 Run = Callable[[Awaitable[T]], T]
 
-FAST: dict[str, Any] = {"model_flush_s": 0.2, "feed_default_every_s": 0.2, "kafka_session_timeout_s": 6.0}
+FAST: dict[str, Any] = {
+    "model_flush_s": 0.2,
+    "feed_default_every_s": 0.2,
+    "feed_sources": 100,  # all that proposed an item
+    "kafka_session_timeout_s": 6.0,
+}
 WHOLE = 200  # a feed of this size holds all that may be shown: what is missing was hidden
 WATCHED = ("states", "feeds", "catalog", "dead-letters")
 

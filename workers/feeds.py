@@ -81,6 +81,7 @@ class FeedMaker:
 
     def __init__(self, settings: Settings, model: Model, catalog: Catalog) -> None:
         self._recipe = recipe_of(settings)
+        self._most = settings.feed.sources  # of an item that are told
         self._ttl_ms = int(settings.feed.ttl_hours * _HOUR_MS)
         self._model, self._catalog = model, catalog
         self._commons: dict[Hashable, object] = {}  # what many chunks share
@@ -152,7 +153,7 @@ class FeedMaker:
             version,
             stamp.revision,
             tuple([item.item_id for item in feed.items]),
-            tuple([tuple(item.sources) for item in feed.items]),
+            tuple([tuple(sources) for sources in answer.sources]),
             encode_feed(feed),
             feed_headers(feed, cause.traceparent, cause.tracestate),
             answer.skipped,
@@ -179,15 +180,31 @@ class FeedMaker:
         )
 
     def _items(self, answer: Answer) -> list[FeedItem]:
-        ids = self._model.rows.ids
+        ids, most = self._model.rows.ids, self._most
         scores = np.round(answer.scores.astype(np.float64), 3).tolist()
         columns = zip(
             answer.rows.tolist(), scores, answer.sources, answer.because, answer.parts, answer.propensity, strict=True
         )
         return [
-            FeedItem(ids[row], rank, score, sources, [ids[reason] for reason in because], parts, propensity)
+            FeedItem(
+                ids[row],
+                rank,
+                score,
+                _best(sources, most),
+                [ids[reason] for reason in because],
+                parts,
+                propensity,
+            )
             for rank, (row, score, sources, because, parts, propensity) in enumerate(columns, 1)
         ]
+
+
+def _best(sources: dict[str, int], most: int) -> dict[str, int]:
+    """At most `most` of `sources`, those with the best ranks, in their order; of equal ranks the first."""
+    if len(sources) <= most:
+        return sources
+    told = sorted(sources, key=sources.__getitem__)[:most]
+    return {name: rank for name, rank in sources.items() if name in told}
 
 
 def in_chunks(asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:

@@ -59,6 +59,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "model.flush_bytes": (1000, 1_000_000_000),
     "model.checkpoint_s": (0.1, 86_400),
     "feed.size": (1, 200),
+    "feed.sources": (1, 100),
     "feed.ttl_hours": (0.01, 87_600),
     "feed.cache_days": (0.01, 3650),
     "feed.default_every_s": (0.1, 3600),  # the store keeps that feed for a day
@@ -89,6 +90,7 @@ class Feed(Section, frozen=True):
     """What a feed holds."""
 
     size: int = 10
+    sources: int = 2  # of an item's sources are told, those that ranked it best: a cached feed has a size to keep
     recipe: str = "home"
     ttl_hours: float = 24.0  # `expires_at`
     cache_days: float = 7.0  # the cached feed in Redis
