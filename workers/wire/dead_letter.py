@@ -17,7 +17,7 @@ LARGEST = 900 * 1024  # bytes of key, value and headers together that are kept w
 KEPT = 64 * 1024  # bytes of what is cut
 PREFIX = "__dlq."
 
-_PARTITION, _OFFSET, _TEXT = (f"{PREFIX}errors.{name}" for name in ("partition", "offset", "message"))
+_OFFSET, _TEXT = (f"{PREFIX}errors.{name}" for name in ("offset", "message"))
 _MESSAGE = 1000  # characters
 _HEADER = 16  # bytes that a header costs beside its name and value, at most
 
@@ -50,32 +50,31 @@ def dead_letter(bad: BadRecord, topic: str, group: str, now_ms: int, deliveries:
 
 
 def _errors(bad: BadRecord, group: str, now_ms: int, deliveries: int) -> Headers:
-    record = bad.record
-    message = f"{record.topic}[{record.partition}]@{record.offset}: {bad.reason}"[:_MESSAGE]
-    topic, reader, count, *rest = _of_many(record.topic, group, deliveries, bad.exception, bad.stage, now_ms)
-    return [
-        topic,
-        (_PARTITION, b"%d" % record.partition),
-        (_OFFSET, b"%d" % record.offset),
-        reader,
-        count,
-        (_TEXT, message.encode("utf-8", "replace")),
-        *rest,
-    ]
+    record, offset = bad.record, bad.record.offset
+    log, (topic, partition, reader, count, exception, stage, time) = _of_many(
+        record.topic, record.partition, group, deliveries, bad.exception, bad.stage, now_ms
+    )
+    message = f"{log}{offset}: {bad.reason}"[:_MESSAGE].encode("utf-8", "replace")
+    return [topic, partition, (_OFFSET, b"%d" % offset), reader, count, (_TEXT, message), exception, stage, time]
 
 
-@lru_cache(maxsize=64)
-def _of_many(topic: str, group: str, deliveries: int, exception: str, stage: str, now_ms: int) -> Headers:
-    """What the letters of a batch have in common: where poison comes, it comes in numbers."""
+@lru_cache(maxsize=1024)
+def _of_many(
+    topic: str, partition: int, group: str, deliveries: int, exception: str, stage: str, now_ms: int
+) -> tuple[str, Headers]:
+    """What the letters of a batch have in common, for poison comes in numbers: how messages begin, and headers."""
     said = {
         "topic": topic,
+        "partition": str(partition),
         "group": group,
         "delivery.count": str(deliveries),
         "exception": exception,
         "stage": stage,
         "timestamp": rfc3339(now_ms),
     }
-    return [(f"{PREFIX}errors.{name}", text.encode("utf-8", "replace")) for name, text in said.items()]
+    return f"{topic}[{partition}]@", [
+        (f"{PREFIX}errors.{name}", text.encode("utf-8", "replace")) for name, text in said.items()
+    ]
 
 
 def _cut_headers(value: bytes | None) -> Headers:
