@@ -13,6 +13,7 @@ import structlog
 from pipeline.content.corpus import Corpus
 from pipeline.content.item import Content
 from pipeline.recipe import ENCODING
+from workers.failpoints import fail_point
 from workers.producer import Producer
 from workers.replica import Follower
 from workers.settings import Settings
@@ -60,6 +61,7 @@ class CatalogHandler:
             outputs.append(entry if isinstance(entry, Output) else self._output(entry))
             if at % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)  # others share the loop
+        await fail_point("before_catalog")
         await self._producer.send(outputs)
 
     def warm_up(self) -> None:

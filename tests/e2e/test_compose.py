@@ -239,3 +239,18 @@ def test_ports_are_on_loopback_alone(stack: Stack) -> None:
         for binding in bindings
     }
     assert bound == {"127.0.0.1"}
+
+
+def test_the_demo_plays_its_world(stack: Stack) -> None:
+    """The last test: its users are others than those that were sent here."""
+    stack.compose("--profile", "demo", "up", "--detach", "--no-recreate", "--wait", within_s=300)
+
+    async def followed() -> bool:
+        """Twenty of its users came back and were shown something, and it tells how long feeds took."""
+        feeds = await stack.newest_feeds()
+        back = [feed for user, feed in feeds.items() if user not in stack.sent and feed["count"] > 1 and feed["items"]]
+        return len(back) >= 20 and "p99" in stack.compose("logs", "--no-log-prefix", "demo")
+
+    run(eventually(followed, UNTIL_FED_S), 240)
+    state = stack.inspect(stack.container("demo"))["State"]
+    assert (state["Running"], state["ExitCode"], state["OOMKilled"]) == (True, 0, False)

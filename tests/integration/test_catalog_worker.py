@@ -6,12 +6,14 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
 
 from tests.conftest import MakeSettings
+from tests.faults import processes
 from tests.waiting import eventually, run
 from workers import catalog, kafka
 from workers.catalog import CatalogHandler
@@ -34,6 +36,7 @@ from workers.wire.output import Output
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
 FAST: dict[str, Any] = {"kafka_session_timeout_s": 6.0, "kafka_heartbeat_s": 0.2}
+COMMITS_S = 3.0  # several rounds of commits: the agent makes one a second
 _DAY_MS = 86_400_000
 
 
@@ -137,6 +140,34 @@ def test_a_process_of_more_roles_goes_on_where_a_catalog_worker_stood(make_setti
         async with hosted(settings, ["trainer", "catalog"]) as process:
             await written(seen, "d")
             assert process.stats()["catalog"]["items"] == 1
+
+    watched(settings, body)
+
+
+def test_a_killed_worker_had_acknowledged_only_what_it_wrote(make_settings: MakeSettings, tmp_path: Path) -> None:
+    """It dies with items in hand; the next one writes them."""
+    settings = make_settings(**FAST)
+    environ = {**processes.environ_of(settings), "HEADRACE_FAILPOINT_BEFORE_CATALOG": "pause:600"}
+
+    async def body(seen: Sequence[Any]) -> None:
+        await write(settings, "a", "b")
+        worker = processes.start("catalog", tmp_path / "catalog.log", environ)
+        try:
+
+            async def in_hand() -> bool:
+                assert worker.runs, worker.last_words()
+                return worker.logged("fail point before_catalog") == 1
+
+            await eventually(in_hand, 60)
+            await asyncio.sleep(COMMITS_S)
+            assert await committed(settings) == 0
+            worker.kill()
+        finally:
+            processes.end(worker)
+        assert ids(seen) == []
+        async with hosted(settings, ["catalog"]):
+            await written(seen, "a", "b")
+            await acknowledged(settings, 2)
 
     watched(settings, body)
 
