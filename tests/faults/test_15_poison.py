@@ -177,7 +177,7 @@ def compare(fault: Fault, what: str, clean: Cost, poisoned: Cost, least: float) 
 
 
 def test_poison_one_to_one(fault: Fault, make_settings: MakeSettings) -> None:
-    good = fault.amount("good events", short=3_000, long=60_000)
+    good = fault.amount("good events", short=3_000, long=200_000)
     huge = fault.amount("of 2 MB", short=2, long=40)
     again = 0
 
