@@ -108,7 +108,9 @@ class Choice:
         _draw(np.uint64(seed), self.logged, self.chosen, drawn)
         kept = np.concatenate((drawn[:1], seen, drawn[1:][~np.isin(drawn[1:], seen)]))
         strangers = np.arange(self.logged, self.features.shape[1])
-        features, told = self.features[:, np.concatenate((kept, strangers))], np.arange(1, 1 + len(seen))
+        told = np.arange(1, 1 + len(seen))
+        # `take` keeps columns in a line's order; an index would turn the matrix, for which kernels were compiled anew.
+        features = self.features.take(np.concatenate((kept, strangers)), axis=1)
         return Choice(features, len(kept), self.total, 0, self.context, self.bucket, self.places, told)
 
 

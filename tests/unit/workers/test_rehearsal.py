@@ -20,6 +20,7 @@ from tests.retrieving import K, world
 from workers.rehearsal import rehearse
 from workers.settings import Model, Settings
 from workers.trainer import TrainerCore
+from workers.wire.example import encode_example, read_example
 from workers.wire.rules import Rules
 
 def loaded():
@@ -31,7 +32,9 @@ def choices(here, ranker):
     asked = here.ask()
     feeds = build_feeds(asked, here.catalog, here.model, home())
     served = ranker.served(asked, here.catalog, here.model, range(len(feeds)))
-    return [one.packed().chosen(int(one.rows[0]), {int(one.rows[1])}).sampled(10, 1) for one in served]
+    found = [one.packed().chosen(int(one.rows[0]), {int(one.rows[1])}).sampled(10, 1) for one in served]
+    size = len(ranker.layout.columns), len(ranker.layout.contexts)
+    return [read_example(encode_example("", one, 0)).choice(*size) for one in found]  # as a trainer reads them
 
 here, ranker = world(5, 3000, 4), home().ranker
 here.ask()
