@@ -35,7 +35,7 @@ class FeedItem(msgspec.Struct, frozen=True, gc=False):
     item_id: str
     rank: int  # from 1
     score: float
-    sources: dict[str, int]  # source -> the item's rank there; of the sources those that ranked it best
+    sources: dict[str, int]  # source -> the item's rank there; only those that ranked it best
     because: list[str]  # item ids of the user's history
     parts: dict[str, float]  # contributions to the score
     propensity: float
